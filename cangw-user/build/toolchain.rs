@@ -1,0 +1,105 @@
+//! The compiler and the linker of the eBPF programs, found by looking at what is installed.
+//!
+//! rustc ships no `core` for `bpfel-unknown-none`, so it is built from its sources (`-Z build-std=core`): a toolchain
+//! qualifies by having them, and a stable one is told with `RUSTC_BOOTSTRAP` that the unstable flag is meant.
+//!
+//! The build script of `cangw` and `cargo xtask setup` share this file, so that they agree.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What mends each of the errors of this file.
+const REMEDY: &str = "run `cargo xtask setup`, which installs it";
+
+/// A Rust toolchain with the sources of `core`.
+#[derive(Debug)]
+pub struct Compiler {
+    pub cargo: PathBuf,
+    pub rustc: PathBuf,
+    /// A stable toolchain needs `RUSTC_BOOTSTRAP=1` for `-Z build-std`.
+    pub bootstrap: bool,
+}
+
+/// Finds a compiler: a rustup nightly first, then the toolchain in use and its siblings, then the distribution's.
+pub fn find_compiler() -> Result<Compiler, String> {
+    let siblings = rustup_toolchains();
+    let (nightlies, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|root| {
+        root.file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"nightly"))
+    });
+    let in_use = sysroot_in_use();
+    nightlies
+        .into_iter()
+        .chain(in_use)
+        .chain(others)
+        .chain([PathBuf::from("/usr")])
+        .find_map(|sysroot| qualify(&sysroot))
+        .ok_or_else(|| {
+            format!(
+                "no Rust toolchain of {} or newer with the sources of `core` (rust-src) is installed, so the eBPF programs \
+                 cannot be compiled: {REMEDY}",
+                env!("CARGO_PKG_RUST_VERSION")
+            )
+        })
+}
+
+/// Finds `bpf-linker` in `PATH` and where `cargo install` puts it.
+pub fn find_linker() -> Result<PathBuf, String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(cargo_home.map(|home| home.join("bin")))
+        .chain(env::home_dir().map(|home| home.join(".cargo/bin")))
+        .map(|folder| folder.join("bpf-linker"))
+        .find(|file| file.is_file())
+        .ok_or_else(|| {
+            format!("bpf-linker is not installed, so the eBPF programs cannot be linked: {REMEDY}")
+        })
+}
+
+fn rustup_toolchains() -> Vec<PathBuf> {
+    let home = env::var_os("RUSTUP_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::home_dir().map(|home| home.join(".rustup")));
+    let Some(entries) = home.and_then(|home| home.join("toolchains").read_dir().ok()) else {
+        return Vec::new();
+    };
+    let mut roots: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    roots.sort();
+    roots
+}
+
+fn sysroot_in_use() -> Option<PathBuf> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .args(["--print", "sysroot"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    Some(PathBuf::from(
+        String::from_utf8(output.stdout).ok()?.trim_end(),
+    ))
+}
+
+fn qualify(sysroot: &Path) -> Option<Compiler> {
+    let (cargo, rustc) = (sysroot.join("bin/cargo"), sysroot.join("bin/rustc"));
+    let has_sources = sysroot.join("lib/rustlib/src/rust/library/core").is_dir();
+    if !has_sources || !cargo.is_file() || !rustc.is_file() {
+        return None;
+    }
+    let output = Command::new(&rustc).arg("--version").output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    // "rustc 1.96.0 (ac68faa20 2026-05-25)"
+    let number = version.split_whitespace().nth(1)?;
+    (minor(number)? >= minor(env!("CARGO_PKG_RUST_VERSION"))?).then(|| Compiler {
+        cargo,
+        rustc,
+        bootstrap: !number.ends_with("-nightly"),
+    })
+}
+
+/// The 95 of "1.95.0".
+fn minor(version: &str) -> Option<u32> {
+    version.split('.').nth(1)?.parse().ok()
+}
