@@ -1,1 +1,53 @@
-fn main(){}
+//! `cargo xtask`: the chores of the project, from an empty machine to a tested gateway.
+
+mod apt;
+mod bench;
+mod build;
+mod demo;
+mod guest;
+mod initramfs;
+mod kernel;
+mod lint;
+mod setup;
+mod test;
+mod tool;
+#[path = "../../cangw-user/build/toolchain.rs"]
+mod toolchain;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The chores of the CAN gateway. Each verb first sets up what it needs.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", max_term_width = 100)]
+enum Verb {
+    Setup(setup::Options),
+    Build(build::Options),
+    Test(test::Options),
+    Demo(demo::Options),
+    Vm(vm::Options),
+    Lint(lint::Options),
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Verb::parse() {
+        Verb::Setup(options) => setup::run(&options).map(|()| 0),
+        Verb::Build(_) => build::run().map(|()| 0),
+        Verb::Test(options) => test::run(&options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Vm(options) => vm::run(&options),
+        Verb::Lint(_) => lint::run().map(|()| 0),
+        Verb::Bench(options) => bench::run(&options).map(|()| 0),
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

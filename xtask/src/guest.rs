@@ -1,0 +1,281 @@
+//! One run of a command in a guest: an emulated machine with a test kernel and the host's files.
+
+mod script;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, PipeReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::kernel::{self, Line};
+use crate::workspace::{self, step};
+use crate::{initramfs, setup, tool};
+
+/// The exit status of a run that was ended for taking too long, as with timeout(1).
+pub const TIMED_OUT: u8 = 124;
+
+/// The machine and the kernel that a command runs on.
+#[derive(Clone, clap::Args)]
+pub struct Machine {
+    /// Count instructions: one processor, whose nanoseconds are the instructions it executed
+    #[arg(long)]
+    pub icount: bool,
+    /// Add four emulated CAN controllers, can0 and can1 on one bus, can2 and can3 on another
+    #[arg(long)]
+    pub can_hw: bool,
+    /// Memory in megabytes
+    #[arg(long, value_name = "MB", default_value_t = 1024)]
+    pub memory: u32,
+    /// How often the kernel's can-gw forwards a frame at most (its parameter max_hops)
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub max_hops: u8,
+    /// Seconds after which the guest is killed, with the exit status 124
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+}
+
+/// How a run ended.
+pub struct Outcome {
+    /// The command's exit status, or [`TIMED_OUT`].
+    pub status: u8,
+    /// What the command wrote to standard output, all of which was shown as it came.
+    pub stdout: Vec<u8>,
+}
+
+/// Boots a kernel, runs the command on it as root in the workspace's folder, and shows its output as it comes.
+pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcome> {
+    setup::guest()?;
+    let kernel = kernel::ensure(line)?;
+    let folder = Folder::new(line)?;
+    let shares = shares();
+    let init = script::init(&shares, &folder.path.join("start.sh"));
+    fs::write(
+        folder.path.join("initramfs"),
+        initramfs::make(&kernel, &init)?,
+    )?;
+    fs::write(
+        folder.path.join("start.sh"),
+        script::start(&folder.path, &kernel, machine, command),
+    )?;
+    let modprobe = folder.path.join("modprobe");
+    fs::write(
+        &modprobe,
+        script::modprobe(&tool::path("modprobe")?, &kernel),
+    )?;
+    fs::set_permissions(&modprobe, fs::Permissions::from_mode(0o755))?;
+
+    let (stdout, guest_stdout) = io::pipe()?;
+    let (stderr, guest_stderr) = io::pipe()?;
+    let mut qemu = qemu(
+        machine,
+        &kernel.folder.join("vmlinuz"),
+        &folder.path,
+        &shares,
+    )?;
+    // Pipes for the guest's two outputs: QEMU finds them as its descriptors 1 and 0. Its own messages go to a file.
+    qemu.stdin(guest_stderr)
+        .stdout(guest_stdout)
+        .stderr(fs::File::create(folder.path.join("qemu.log"))?);
+    let mut child = qemu.spawn().context("cannot start QEMU")?;
+    // The pipes end with QEMU once this process has no other end of them.
+    drop(qemu);
+
+    let (ended, stdout) = thread::scope(|scope| {
+        let stdout = scope.spawn(|| forward(stdout, io::stdout(), true));
+        let stderr = scope.spawn(|| forward(stderr, io::stderr(), false));
+        let ended = wait(&mut child, Duration::from_secs(machine.timeout));
+        let outputs = [stdout, stderr].map(|thread| thread.join().unwrap_or_default());
+        (ended, outputs.into_iter().next().unwrap_or_default())
+    });
+    if !ended? {
+        step(format_args!(
+            "the guest was still running after {} s and was killed",
+            machine.timeout
+        ));
+        return Ok(Outcome {
+            status: TIMED_OUT,
+            stdout,
+        });
+    }
+    match fs::read_to_string(folder.path.join("status"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+    {
+        Some(status) => Ok(Outcome { status, stdout }),
+        None => bail!(
+            "the guest with kernel {} did not get to the end\n{}",
+            kernel.release,
+            folder.messages()
+        ),
+    }
+}
+
+/// The folders that a guest may write to.
+fn shares() -> Vec<PathBuf> {
+    let (root, target) = (workspace::root(), workspace::target());
+    let mut shares = vec![root.to_owned()];
+    if !target.starts_with(root) {
+        shares.push(target);
+    }
+    shares
+}
+
+fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> Result<Command> {
+    // However this process ends, the guest ends with it.
+    let mut command = Command::new(tool::path("setpriv")?);
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(tool::path("qemu-system-x86_64")?);
+    if machine.icount {
+        command.args([
+            "-accel",
+            "tcg,thread=single",
+            "-icount",
+            "shift=0,sleep=off",
+            "-smp",
+            "1",
+        ]);
+    } else {
+        command.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+    }
+    command.args(["-cpu", "max", "-m", &machine.memory.to_string()]);
+    command.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    command
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(folder.join("initramfs"));
+    // A kernel that stumbles is a failed run, not one that goes on somehow.
+    command.args(["-append", "console=ttyS0 quiet panic=-1 oops=panic"]);
+    command
+        .arg("-serial")
+        .arg(format!("file:{}", escape(&folder.join("console.log"))));
+    command.args(["-device", "virtio-serial-pci"]);
+    for (number, (name, descriptor)) in [("out", 1), ("err", 0)].into_iter().enumerate() {
+        command
+            .arg("-chardev")
+            .arg(format!("file,id={name},path=/proc/self/fd/{descriptor}"));
+        command
+            .arg("-device")
+            .arg(format!("virtserialport,chardev={name},nr={}", number + 1));
+    }
+    let share = |path: &Path, tag: &str, options: &str| {
+        format!(
+            "local,path={},mount_tag={tag},security_model=none,multidevs=remap{options}",
+            escape(path)
+        )
+    };
+    command
+        .arg("-virtfs")
+        .arg(share(Path::new("/"), "root", ",readonly=on"));
+    for (number, path) in shares.iter().enumerate() {
+        command
+            .arg("-virtfs")
+            .arg(share(path, &format!("share{number}"), ""));
+    }
+    if machine.can_hw {
+        for bus in ["bus0", "bus1"] {
+            command.args(["-object", &format!("can-bus,id={bus}")]);
+            for _ in 0..2 {
+                command.args(["-device", &format!("kvaser_pci,canbus={bus}")]);
+            }
+        }
+    }
+    Ok(command)
+}
+
+/// A path as a value of QEMU's options, in which a comma ends it.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// Copies what comes through a pipe at once, and keeps it if asked to.
+fn forward(mut from: PipeReader, mut to: impl Write, keep: bool) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 65536];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        // When nobody reads our output any more, the command still runs to its end.
+        let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
+        if keep {
+            kept.extend(&buffer[..length]);
+        }
+    }
+    kept
+}
+
+/// Whether the child ended by itself within the time; otherwise it was killed.
+fn wait(child: &mut Child, time: Duration) -> Result<bool> {
+    let start = Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed() > time {
+            child.kill()?;
+            child.wait()?;
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(true)
+}
+
+/// The folder of one run, removed at its end. The console's log is kept beside it, one for each line.
+struct Folder {
+    path: PathBuf,
+    log: PathBuf,
+}
+
+impl Folder {
+    fn new(line: Line) -> Result<Self> {
+        let home = workspace::target().join("vm");
+        let path = home.join(std::process::id().to_string());
+        if let Ok(entries) = home.read_dir() {
+            for entry in entries.flatten() {
+                // Left over by a run that was interrupted.
+                let process = Path::new("/proc").join(entry.file_name());
+                if entry.path().is_dir() && !process.exists() {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self {
+            path,
+            log: home.join(format!("{}-console.log", line.name())),
+        })
+    }
+
+    /// What QEMU and the guest's kernel said last.
+    fn messages(&self) -> String {
+        let mut text = String::new();
+        for name in ["qemu.log", "console.log"] {
+            let bytes = fs::read(self.path.join(name)).unwrap_or_default();
+            let content = String::from_utf8_lossy(&bytes);
+            let lines: Vec<_> = content.lines().collect();
+            for line in &lines[lines.len().saturating_sub(30)..] {
+                text.push_str("    ");
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::rename(self.path.join("console.log"), &self.log);
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
