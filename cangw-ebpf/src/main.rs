@@ -1,1 +1,51 @@
+//! The eBPF programs of the CAN gateway.
+//!
+//! - `cangw_tc` classifies at tc ingress and hands the frame to the fw filter that carries out its list,
+//! - `cangw_xdp` forwards at generic XDP, for exclusive interfaces,
+//! - `cangw_redirect_err` counts what generic XDP could not deliver.
+//!
+//! docs/architecture.md follows a frame through them. The crate also compiles for the host, where it does nothing, so
+//! that lints and editors see it; what can be tested without a kernel is in `cangw-common`.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+
+mod access;
+mod list;
+mod maps;
+mod tc;
+mod xdp;
+
+use aya_ebpf::macros::{classifier, tracepoint, xdp as xdp_program};
+use aya_ebpf::programs::{TcContext, TracePointContext, XdpContext};
+
+/// tc ingress: classify a frame, count it, and mark it for the filters behind.
+#[classifier]
+pub fn cangw_tc(ctx: TcContext) -> i32 {
+    tc::receive(ctx)
+}
+
+/// Generic XDP: classify a frame and redirect it.
+#[xdp_program]
+pub fn cangw_xdp(ctx: XdpContext) -> u32 {
+    xdp::receive(&ctx)
+}
+
+/// `xdp:xdp_redirect_err`: the target did not take a frame that `cangw_xdp` redirected.
+#[tracepoint(category = "xdp", name = "xdp_redirect_err")]
+pub fn cangw_redirect_err(ctx: TracePointContext) -> u32 {
+    xdp::redirect_failed(&ctx);
+    0
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel lets only GPL-compatible programs use some helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,280 @@
+//! Layout of map keys and values: one definition for the programs and for userspace.
+//!
+//! All values are plain integers without padding; sizes are asserted below, because a
+//! program that is already loaded keeps reading what a newer userspace writes.
+
+use crate::frame::FrameType;
+
+/// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
+pub const VERSION: u32 = 1;
+
+/// Interfaces with rules in one network namespace.
+pub const INTERFACES: u32 = 4096;
+/// Slots that are tried for an interface whose first slot is taken.
+pub const PROBES: u32 = 4;
+/// Rules in one network namespace.
+pub const MAX_RULES: u32 = 32_768;
+/// Cells of an interface's tables: one for each rule in each distinct list. Cell 0 is "no rule".
+pub const MAX_CELLS: usize = 32_768;
+/// Rules that may match one frame.
+pub const MAX_LIST: u32 = 256;
+/// Keys of the direct table: 11 identifier bits and RTR.
+pub const STANDARD_KEYS: usize = 4096;
+/// Values of half an extended identifier: 15 of the 30 bits of RTR and identifier.
+pub const HALF_KEYS: usize = 32_768;
+/// Cells of the cross table that share one map value (the kernel rounds values to 8 bytes).
+pub const CROSS_CHUNK: usize = 32;
+
+/// The slot of an interface index, on the given try (0 to [`PROBES`] - 1).
+#[must_use]
+#[inline(always)]
+pub const fn slot(ifindex: u32, probe: u32) -> u32 {
+    ifindex.wrapping_add(probe) % INTERFACES
+}
+
+/// Identifier spaces that have tables of halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SpaceIndex {
+    /// Extended identifiers of classic frames.
+    ClassicExtended = 0,
+    /// Error classes of classic frames.
+    ClassicError = 1,
+    /// Extended identifiers of FD frames.
+    FdExtended = 2,
+    /// Error classes of FD frames.
+    FdError = 3,
+}
+
+impl SpaceIndex {
+    /// The space of frames of this type; `None` for CAN XL, which has neither.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(kind: FrameType, error: bool) -> Option<Self> {
+        Some(match (kind, error) {
+            (FrameType::Classic, false) => Self::ClassicExtended,
+            (FrameType::Classic, true) => Self::ClassicError,
+            (FrameType::Fd, false) => Self::FdExtended,
+            (FrameType::Fd, true) => Self::FdError,
+            (FrameType::Xl, _) => return None,
+        })
+    }
+}
+
+/// [`Space::kind`]: all identifiers have the list [`Space::list`].
+pub const SPACE_UNIFORM: u16 = 0;
+/// [`Space::kind`]: look up the classes of both halves, then the cross table.
+pub const SPACE_HALVES: u16 = 1;
+
+/// How the identifiers of one space are looked up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// [`SPACE_UNIFORM`] or [`SPACE_HALVES`].
+    pub kind: u16,
+    /// The list of all identifiers, when uniform.
+    pub list: u16,
+    /// Index of its [`Halves`] in the interface's map of halves.
+    pub halves: u16,
+    /// Classes of the low half, the row length of the cross table.
+    pub low_classes: u16,
+    /// First cell in the interface's cross table.
+    pub cross: u32,
+}
+
+/// [`Head::flags`]: forwarded frames are not delivered to local sockets of the source.
+pub const EXCLUSIVE: u32 = 1;
+/// [`Head::flags`]: vcan or vxcan, whose frames never have a prefix.
+pub const VIRTUAL: u32 = 2;
+/// [`Head::flags`]: the map of exact identifiers is in use.
+pub const HAS_EXACT: u32 = 4;
+/// [`Head::flags`]: echoed frames may come back to this interface with hops to spare.
+pub const REENTRY: u32 = 8;
+
+/// What holds for the whole interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
+    /// Interface that the tables belong to; 0 in a slot that is free.
+    pub ifindex: u32,
+    /// Frames with this many hops behind them are not forwarded (1 to 6, can-gw's `max_hops`).
+    pub max_hops: u32,
+    /// [`EXCLUSIVE`], [`VIRTUAL`], [`HAS_EXACT`], [`REENTRY`].
+    pub flags: u32,
+    /// Slot of this generation in the maps of exact identifiers, halves and cross cells.
+    pub aux: u32,
+    /// How extended identifiers and error classes are looked up, by [`SpaceIndex`].
+    pub spaces: [Space; 4],
+}
+
+/// [`Cell::flags`]: `-e`, the frame is also delivered to local sockets of the target.
+pub const ECHO: u16 = 1;
+/// [`Cell::flags`]: `-i`, a frame may go back to the interface that it came from.
+pub const IIF_TX_OK: u16 = 2;
+/// [`Cell::flags`] of a list's first cell: some rule of the list echoes.
+pub const LIST_ECHO: u16 = 4;
+/// [`Cell::flags`]: a rule that never sends, because source and target are the ends of one vxcan pair.
+pub const PEER: u16 = 8;
+
+/// One rule in one list. A list is its first cell (whose number is the list's) and `len` - 1 cells from `next` on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Handle of the fw filter that carries out the list (first cell only).
+    pub handle: u16,
+    /// Rules in the list (first cell only).
+    pub len: u16,
+    /// Slot of the rule, the key of its counters.
+    pub rule: u32,
+    /// Target interface.
+    pub ifindex: u32,
+    /// [`ECHO`], [`IIF_TX_OK`], [`LIST_ECHO`], [`PEER`].
+    pub flags: u16,
+    /// Cell of the list's second rule (first cell only).
+    pub next: u16,
+}
+
+/// Everything the data path looks up for an interface, replaced as a whole.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Tables {
+    /// What holds for the whole interface.
+    pub head: Head,
+    /// List of each standard identifier, by [`FrameType`]: see [`crate::classify::standard_key`].
+    pub standard: [[u16; STANDARD_KEYS]; 3],
+    /// The lists.
+    pub cells: [Cell; MAX_CELLS],
+}
+
+/// Classes of the halves of the identifiers of one space.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Halves {
+    /// Class of bits 15 to 29 (RTR is bit 29).
+    pub high: [u16; HALF_KEYS],
+    /// Class of bits 0 to 14.
+    pub low: [u16; HALF_KEYS],
+}
+
+/// Cells of a cross table: row (high class) times [`Space::low_classes`] plus low class.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CrossChunk(pub [u16; CROSS_CHUNK]);
+
+/// Key of the map of exact identifiers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExactKey {
+    /// Identifier with EFF and RTR, [`EXACT_FD`] for FD frames; or the number of a list.
+    pub id: u32,
+    /// 0 for identifiers; else the origin, for which the list is replaced (see [`REENTRY`]).
+    pub origin: u32,
+}
+
+/// In [`ExactKey::id`]: the frame is a CAN FD frame. (The bit marks error frames, which are never exact.)
+pub const EXACT_FD: u32 = crate::frame::ERR_FLAG;
+
+/// Counters of a rule, for one CPU, in frames.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCounters {
+    /// Frames given to the target; those that it then refused are counted in `refused` too.
+    pub sent: u64,
+    /// Of `sent`: the target did not take them (down, gone, queue full).
+    pub refused: u64,
+    /// Not forwarded, hop limit reached: can-gw's `deleted`.
+    pub hop_limit: u64,
+    /// Not forwarded, the target's MTU is too small for the frame.
+    pub mtu: u64,
+    /// Not forwarded, the frame came from the target (no `-i`). can-gw does not count these.
+    pub origin: u64,
+}
+
+/// Why a frame was not looked at by any rule, counted for each interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Reason {
+    /// No rule matched.
+    Unmatched = 0,
+    /// Not a CAN frame that the kernel's receive path would accept, or a standard frame with more than 11 identifier bits.
+    Malformed = 1,
+    /// The interface has the program, but no tables.
+    NoTables = 2,
+    /// An echo could not be delivered to local sockets of the target.
+    EchoLost = 3,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 4] = [
+        Self::Unmatched,
+        Self::Malformed,
+        Self::NoTables,
+        Self::EchoLost,
+    ];
+
+    /// Stable name, for people and for programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unmatched => "unmatched",
+            Self::Malformed => "malformed",
+            Self::NoTables => "no_tables",
+            Self::EchoLost => "echo_lost",
+        }
+    }
+}
+
+/// Counters of an interface, for one CPU, by [`Reason`], in frames.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceCounters(pub [u64; 4]);
+
+/// Bits of `skb->mark` between the program and the tc filters behind it.
+pub mod mark {
+    /// Handle of the fw filter: the list that is carried out.
+    pub const HANDLE: u32 = 0x0000_FFFF;
+    /// With the handle: only the echoes, because the program already sent the frames.
+    pub const ECHO_ONLY: u32 = 0x0001_0000;
+    /// What the fw filters compare.
+    pub const FW_MASK: u32 = HANDLE | ECHO_ONLY;
+    /// The frame is an echo of ours: hops and origin stand in `skb->cb`.
+    pub const TAG: u32 = 0x8000_0000;
+    /// Hop limit of the rule that echoed (`-l`, 0 for none), in three bits.
+    pub const LIMIT_SHIFT: u32 = 28;
+    /// What an echo's `skbedit` writes.
+    pub const ECHO_MASK: u32 = 0xF000_0000;
+}
+
+const _: () = {
+    assert!(size_of::<Space>() == 12);
+    assert!(size_of::<Head>() == 64);
+    assert!(size_of::<Cell>() == 16);
+    assert!(size_of::<Tables>() == 64 + 3 * 2 * STANDARD_KEYS + 16 * MAX_CELLS);
+    assert!(size_of::<Halves>() == 4 * HALF_KEYS);
+    assert!(size_of::<CrossChunk>() == 64);
+    assert!(size_of::<ExactKey>() == 8);
+    assert!(size_of::<RuleCounters>() == 40);
+    assert!(size_of::<InterfaceCounters>() == 32);
+    // Lists are numbered with 16 bits.
+    assert!(MAX_CELLS <= 1 << 16);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{CrossChunk, ExactKey, Halves, InterfaceCounters, RuleCounters, Tables};
+
+    // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
+    // their fields), so every bit pattern is a value and every byte is initialised.
+    unsafe impl aya::Pod for Tables {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Halves {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for CrossChunk {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ExactKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RuleCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InterfaceCounters {}
+}

@@ -1,0 +1,169 @@
+//! From a frame to the list of rules that match it, at a cost that does not depend on the number of rules.
+//!
+//! - Standard identifiers index a table of 4096 lists (11 bits and RTR).
+//! - Extended identifiers that a rule names exactly are in a hash table, with their complete lists.
+//! - All others, and error classes, are split into two halves of 15 bits; each half has a class, and a
+//!   cross table has the list of each pair of classes (recursive flow classification, Gupta and McKeown 1999).
+//!
+//! Userspace compiles the tables (`cangw::compile`); this module reads them, through [`Lookup`], in the kernel and
+//! in tests alike.
+
+use crate::abi::{
+    CROSS_CHUNK, EXACT_FD, ExactKey, HALF_KEYS, HAS_EXACT, SPACE_HALVES, STANDARD_KEYS, SpaceIndex,
+    Tables,
+};
+use crate::frame::{EFF_FLAG, EFF_MASK, ERR_FLAG, FrameType, RTR_FLAG, SFF_MASK};
+use crate::opaque;
+
+/// Number of a list of rules; [`NO_RULE`] when nothing matches.
+pub type ListId = u16;
+/// No rule matches.
+pub const NO_RULE: ListId = 0;
+
+/// Access to the tables that are not part of [`Tables`].
+pub trait Lookup {
+    /// List of an exact identifier.
+    fn exact(&self, aux: u32, key: &ExactKey) -> Option<ListId>;
+    /// Classes of the high and low half: `(high[high_key], low[low_key])`.
+    fn halves(&self, aux: u32, space: u16, high_key: usize, low_key: usize) -> Option<(u16, u16)>;
+    /// Cell `within` (below [`CROSS_CHUNK`]) of a chunk of the cross table.
+    fn cross(&self, aux: u32, chunk: u32, within: usize) -> Option<ListId>;
+}
+
+/// Index of a standard identifier in [`Tables::standard`]: 11 bits, and RTR above them.
+///
+/// CAN XL frames have no RTR: the key of a priority is the priority.
+#[must_use]
+#[inline(always)]
+pub const fn standard_key(can_id: u32) -> usize {
+    ((can_id & SFF_MASK) | ((can_id & RTR_FLAG) >> 19)) as usize & (STANDARD_KEYS - 1)
+}
+
+/// The 15 high bits of the 30 bits of RTR and identifier.
+#[must_use]
+#[inline(always)]
+pub const fn high_key(can_id: u32) -> usize {
+    (((can_id & EFF_MASK) | ((can_id & RTR_FLAG) >> 1)) >> 15) as usize & (HALF_KEYS - 1)
+}
+
+/// The 15 low bits of an identifier.
+#[must_use]
+#[inline(always)]
+pub const fn low_key(can_id: u32) -> usize {
+    can_id as usize & (HALF_KEYS - 1)
+}
+
+/// Key of an extended identifier in the map of exact identifiers.
+#[must_use]
+#[inline(always)]
+pub const fn exact_key(kind: FrameType, can_id: u32) -> ExactKey {
+    let fd = match kind {
+        FrameType::Fd => EXACT_FD,
+        FrameType::Classic | FrameType::Xl => 0,
+    };
+    ExactKey {
+        id: (can_id & (EFF_FLAG | RTR_FLAG | EFF_MASK)) | fd,
+        origin: 0,
+    }
+}
+
+/// Which part of the tables an identifier belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdClass {
+    /// 11 bits: the direct table.
+    Standard,
+    /// 29 bits.
+    Extended,
+    /// Error classes.
+    Error,
+    /// No EFF flag, yet more than 11 bits: no CAN bus carries such a frame.
+    Invalid,
+}
+
+/// Tells where an identifier is looked up. CAN XL priorities share their word with the VCID, which is not compared.
+#[must_use]
+#[inline(always)]
+pub const fn id_class(kind: FrameType, can_id: u32) -> IdClass {
+    if matches!(kind, FrameType::Xl) {
+        return IdClass::Standard;
+    }
+    if can_id & (EFF_FLAG | ERR_FLAG) == 0 {
+        return if can_id & (EFF_MASK & !SFF_MASK) == 0 {
+            IdClass::Standard
+        } else {
+            IdClass::Invalid
+        };
+    }
+    if can_id & ERR_FLAG != 0 {
+        IdClass::Error
+    } else {
+        IdClass::Extended
+    }
+}
+
+/// Why [`classify`] has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclassified {
+    /// [`IdClass::Invalid`].
+    InvalidId,
+    /// A table that the head names is missing: never with tables that userspace wrote whole.
+    Incomplete,
+}
+
+/// The list of the rules that match a frame: the same for one rule and for ten thousand.
+///
+/// # Errors
+/// See [`Unclassified`].
+#[inline(always)]
+pub fn classify<L: Lookup>(
+    tables: &Tables,
+    lookup: &L,
+    kind: FrameType,
+    can_id: u32,
+) -> Result<ListId, Unclassified> {
+    let error = match id_class(kind, can_id) {
+        IdClass::Standard => {
+            let key = match kind {
+                FrameType::Xl => (can_id & SFF_MASK) as usize,
+                FrameType::Classic | FrameType::Fd => standard_key(can_id),
+            };
+            return tables
+                .standard
+                .get(opaque(kind as u64) as usize)
+                .map(|lists| lists[key])
+                .ok_or(Unclassified::Incomplete);
+        }
+        IdClass::Invalid => return Err(Unclassified::InvalidId),
+        IdClass::Extended => false,
+        IdClass::Error => true,
+    };
+    let Some(space) = SpaceIndex::of(kind, error) else {
+        return Err(Unclassified::Incomplete);
+    };
+    if !error
+        && tables.head.flags & HAS_EXACT != 0
+        && let Some(list) = lookup.exact(tables.head.aux, &exact_key(kind, can_id))
+    {
+        return Ok(list);
+    }
+    let space = &tables.head.spaces[space as usize];
+    if space.kind != SPACE_HALVES {
+        return Ok(space.list);
+    }
+    // RTR means nothing on an error frame, and no error filter can name it.
+    let id = if error { can_id & EFF_MASK } else { can_id };
+    let (high, low) = lookup
+        .halves(tables.head.aux, space.halves, high_key(id), low_key(id))
+        .ok_or(Unclassified::Incomplete)?;
+    let cell = space
+        .cross
+        .wrapping_add(u32::from(high).wrapping_mul(u32::from(space.low_classes)))
+        .wrapping_add(u32::from(low));
+    lookup
+        .cross(
+            tables.head.aux,
+            cell / CROSS_CHUNK as u32,
+            cell as usize % CROSS_CHUNK,
+        )
+        .ok_or(Unclassified::Incomplete)
+}

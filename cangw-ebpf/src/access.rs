@@ -1,0 +1,173 @@
+//! The only raw access to packets and contexts: bounds are checked here, once.
+
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::helpers::{
+    bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_store_bytes, bpf_xdp_adjust_head,
+};
+use cangw_common::frame::{Head, MAX_PREFIX, field};
+use cangw_common::opaque;
+
+/// Reads the head of a frame `offset` bytes into a packet.
+#[inline(always)]
+fn head(data: usize, data_end: usize, offset: u32) -> Option<Head> {
+    let offset = opaque(u64::from(offset)) as usize;
+    if offset > MAX_PREFIX as usize {
+        return None;
+    }
+    let start = data + offset;
+    if start + field::HEAD > data_end {
+        return None;
+    }
+    // SAFETY: the bytes start..start + HEAD lie within the packet, checked above; the array has no alignment.
+    Some(Head::from_bytes(unsafe {
+        *(start as *const [u8; field::HEAD])
+    }))
+}
+
+/// A socket buffer at tc ingress.
+#[derive(Clone, Copy)]
+pub struct Skb(pub *mut __sk_buff);
+
+impl Skb {
+    /// `skb->protocol` in host order.
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
+        u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    /// Bytes of the buffer, any prefix included.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        // SAFETY: as in `protocol`.
+        unsafe { (*self.0).len }
+    }
+
+    /// Interface whose ingress this is.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: as in `protocol`.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// `skb->mark`.
+    #[inline(always)]
+    pub fn mark(self) -> u32 {
+        // SAFETY: as in `protocol`.
+        unsafe { (*self.0).mark }
+    }
+
+    /// Sets `skb->mark`.
+    #[inline(always)]
+    pub fn set_mark(self, mark: u32) {
+        // SAFETY: as in `protocol`; the mark is writable at tc.
+        unsafe { (*self.0).mark = mark }
+    }
+
+    /// Origin and hops that `set_trip` stored. They survive from filter to filter and from a frame to its copies.
+    #[inline(always)]
+    pub fn trip(self) -> (u32, u32) {
+        // SAFETY: as in `protocol`.
+        unsafe { ((*self.0).cb[0], (*self.0).cb[1]) }
+    }
+
+    /// Stores the interface where a frame entered the gateway, and the hops that it has made.
+    #[inline(always)]
+    pub fn set_trip(self, origin: u32, hops: u32) {
+        // SAFETY: as in `protocol`; the control block is writable at tc.
+        unsafe {
+            (*self.0).cb[0] = origin;
+            (*self.0).cb[1] = hops;
+        }
+    }
+
+    /// Head of the frame behind `prefix` bytes.
+    #[inline(always)]
+    pub fn head(self, prefix: u32) -> Option<Head> {
+        // SAFETY: as in `protocol`.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        head(data, end, prefix)
+    }
+
+    /// Whether `len` bytes pass the MTU of an interface; also true when the interface is gone, which its action counts.
+    #[inline(always)]
+    pub fn fits(self, ifindex: u32, len: u32) -> bool {
+        let mut mtu = len;
+        // SAFETY: the context is valid and `mtu` lives on the stack.
+        let answer = unsafe { bpf_check_mtu(self.0.cast(), ifindex, &raw mut mtu, 0, 0) };
+        answer <= 0
+    }
+
+    /// Copies `buf.len()` bytes at `offset` out of the buffer.
+    #[inline(always)]
+    pub fn load<const N: usize>(self, offset: u32, buf: &mut [u8; N]) -> bool {
+        // SAFETY: the destination has N bytes; the helper checks the source.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), offset, buf.as_mut_ptr().cast(), N as u32) == 0 }
+    }
+
+    /// Copies bytes to `offset`.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, offset: u32, buf: &[u8; N]) -> bool {
+        // SAFETY: the source has N bytes; the helper checks the destination.
+        unsafe { bpf_skb_store_bytes(self.0.cast(), offset, buf.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    /// Makes the buffer `len` bytes long.
+    #[inline(always)]
+    pub fn resize(self, len: u32) -> bool {
+        // SAFETY: the context is valid.
+        unsafe { bpf_skb_change_tail(self.0, len, 0) == 0 }
+    }
+
+    /// Sends a copy; false when the target did not take it.
+    #[inline(always)]
+    pub fn send_copy(self, ifindex: u32) -> bool {
+        // SAFETY: the context is valid.
+        unsafe { bpf_clone_redirect(self.0, ifindex, 0) == 0 }
+    }
+}
+
+/// A packet at XDP.
+#[derive(Clone, Copy)]
+pub struct Packet(pub *mut xdp_md);
+
+impl Packet {
+    /// Interface that received it.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    /// Bytes of the packet, any prefix included.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.0).data_end - (*self.0).data }
+    }
+
+    /// Head of the frame behind `prefix` bytes.
+    #[inline(always)]
+    pub fn head(self, prefix: u32) -> Option<Head> {
+        // SAFETY: as in `ifindex`.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        head(data, end, prefix)
+    }
+
+    /// Whether `len` bytes pass the MTU of an interface.
+    #[inline(always)]
+    pub fn fits(self, ifindex: u32, len: u32) -> bool {
+        let mut mtu = len;
+        // SAFETY: the context is valid and `mtu` lives on the stack.
+        let answer = unsafe { bpf_check_mtu(self.0.cast(), ifindex, &raw mut mtu, 0, 0) };
+        answer <= 0
+    }
+
+    /// Takes `prefix` bytes off the front, so that the packet is the frame alone.
+    #[inline(always)]
+    pub fn drop_prefix(self, prefix: u32) -> bool {
+        // SAFETY: the context is valid.
+        unsafe { bpf_xdp_adjust_head(self.0, prefix as i32) == 0 }
+    }
+}

@@ -1,0 +1,147 @@
+//! What happens to the rules of a list, one after the other.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_loop;
+use cangw_common::abi::{Cell, IIF_TX_OK, MAX_CELLS, PEER, RuleCounters, Tables};
+
+use crate::access::Skb;
+use crate::maps;
+
+/// What to do with each rule.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// Count it as stopped by the hop limit.
+    CountHopLimit,
+    /// Count it as leading back to the origin, if it does.
+    CountOrigin,
+    /// Count it as stopped by the target's MTU.
+    CountMtu,
+    /// Count it as sent; the filters behind the program send.
+    CountSent,
+    /// See whether the target carries the frame.
+    CheckMtu,
+    /// Send a copy.
+    Send,
+}
+
+/// A walk over a list.
+#[repr(C)]
+pub struct Walk<'a> {
+    tables: &'a Tables,
+    skb: Skb,
+    step: Step,
+    next: u32,
+    origin: u32,
+    len: u32,
+    /// Set by [`Step::CheckMtu`] when a target does not carry the frame.
+    pub misfit: u32,
+}
+
+/// A cell of the tables.
+#[inline(always)]
+pub fn cell(tables: &Tables, index: u32) -> &Cell {
+    &tables.cells[index as usize & (MAX_CELLS - 1)]
+}
+
+impl<'a> Walk<'a> {
+    /// Prepares walks for a frame of `len` bytes.
+    #[inline(always)]
+    pub fn new(tables: &'a Tables, skb: Skb, origin: u32, len: u32) -> Self {
+        Self {
+            tables,
+            skb,
+            step: Step::CountSent,
+            next: 0,
+            origin,
+            len,
+            misfit: 0,
+        }
+    }
+
+    /// The frame's buffer.
+    #[inline(always)]
+    pub fn skb(&self) -> Skb {
+        self.skb
+    }
+
+    /// Does `step` for every rule of the list that begins with `first`.
+    #[inline(always)]
+    pub fn each(&mut self, first: &Cell, step: Step) {
+        self.step = step;
+        self.visit(first);
+        let len = u32::from(first.len);
+        if len > 1 {
+            self.next = u32::from(first.next);
+            // A helper instead of a loop: the verifier looks at its body once, however long the list.
+            // SAFETY: `visit_next` has the signature that bpf_loop asks for and `self` outlives the call.
+            unsafe {
+                bpf_loop(
+                    len - 1,
+                    visit_next as *mut c_void,
+                    core::ptr::from_mut(self).cast(),
+                    0,
+                );
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn visit(&mut self, cell: &Cell) {
+        match self.step {
+            Step::CountHopLimit => with_rule(cell, |r| &raw mut r.hop_limit),
+            Step::CountMtu => with_rule(cell, |r| &raw mut r.mtu),
+            Step::CountOrigin => {
+                if cell.ifindex == self.origin && cell.flags & IIF_TX_OK == 0 {
+                    with_rule(cell, |r| &raw mut r.origin);
+                }
+            }
+            Step::CountSent => {
+                if cell.flags & PEER == 0 {
+                    with_rule(cell, |r| &raw mut r.sent);
+                } else {
+                    with_rule(cell, |r| &raw mut r.origin);
+                }
+            }
+            Step::CheckMtu => {
+                if !self.skb.fits(cell.ifindex, self.len) {
+                    self.misfit = 1;
+                }
+            }
+            Step::Send => self.send(cell),
+        }
+    }
+
+    #[inline(always)]
+    fn send(&mut self, cell: &Cell) {
+        if cell.flags & PEER != 0 {
+            with_rule(cell, |r| &raw mut r.origin);
+        } else if !self.skb.fits(cell.ifindex, self.len) {
+            with_rule(cell, |r| &raw mut r.mtu);
+        } else {
+            with_rule(cell, |r| &raw mut r.sent);
+            if !self.skb.send_copy(cell.ifindex) {
+                with_rule(cell, |r| &raw mut r.refused);
+            }
+        }
+    }
+}
+
+/// The body of the loop.
+extern "C" fn visit_next(index: u32, walk: *mut c_void) -> i64 {
+    // SAFETY: `each` passes its own walk, which lives on the stack for the whole loop.
+    let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
+    let cell = cell(walk.tables, walk.next.wrapping_add(index));
+    walk.visit(cell);
+    0
+}
+
+/// Counts for a rule.
+#[inline(always)]
+fn with_rule(cell: &Cell, counter: impl Fn(&mut RuleCounters) -> *mut u64) {
+    if let Some(rule) = maps::rule(cell.rule) {
+        // SAFETY: the pointer is to this CPU's value of the map, valid until the program ends; no other reference exists here.
+        maps::count(counter(unsafe { &mut *rule }));
+    }
+}

@@ -1,0 +1,141 @@
+//! The maps, private behind named functions. Userspace fills them before it attaches a program.
+
+use aya_ebpf::Global;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use cangw_common::abi::{
+    self, CrossChunk, ExactKey, Halves, InterfaceCounters, Reason, RuleCounters, Tables,
+};
+use cangw_common::classify::{ListId, Lookup};
+
+/// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
+const INNER_MAP: usize = 1 << 12;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: usize = 1;
+const INTERFACES: usize = abi::INTERFACES as usize;
+/// Two generations of each interface's auxiliary tables: the live one and the one being built.
+const AUX: usize = 2 * INTERFACES;
+
+#[btf_map]
+static TABLES: ArrayOfMaps<Array<Tables, 1>, INTERFACES> = ArrayOfMaps::new();
+#[btf_map]
+static EXACT: ArrayOfMaps<HashMap<ExactKey, u32, 1, NO_PREALLOC>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static HALVES: ArrayOfMaps<Array<Halves, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static CROSS: ArrayOfMaps<Array<CrossChunk, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
+#[btf_map]
+static REASONS: PerCpuArray<InterfaceCounters, INTERFACES> = PerCpuArray::new();
+#[btf_map]
+static LAST: PerCpuArray<LastRedirect, 1> = PerCpuArray::new();
+
+/// Debugging output through aya-log; the verifier removes it from the program while this is 0.
+#[unsafe(no_mangle)]
+static DEBUG: Global<u8> = Global::new(0);
+
+/// Whether to log.
+#[inline(always)]
+pub fn debug() -> bool {
+    DEBUG.load() != 0
+}
+
+/// The redirect that this CPU has under way, for `cangw_redirect_err`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LastRedirect {
+    /// Source interface; 0 when there is none.
+    pub source: u32,
+    /// Target interface.
+    pub target: u32,
+    /// Rule that sent it.
+    pub rule: u32,
+}
+
+/// The tables of an interface, and the slot that its counters have.
+#[inline(always)]
+pub fn tables(ifindex: u32) -> Option<(u32, &'static Tables)> {
+    let mut probe = 0;
+    while probe < abi::PROBES {
+        let slot = abi::slot(ifindex, probe);
+        if let Some(tables) = TABLES.get_value(slot, &0)
+            && tables.head.ifindex == ifindex
+        {
+            return Some((slot, tables));
+        }
+        probe += 1;
+    }
+    None
+}
+
+/// The maps that belong to [`Tables`].
+pub struct Aux;
+
+impl Lookup for Aux {
+    #[inline(always)]
+    fn exact(&self, aux: u32, key: &ExactKey) -> Option<ListId> {
+        let map = EXACT.get(aux)?;
+        // SAFETY: userspace fills the map before it becomes reachable and never changes an entry afterwards.
+        unsafe { map.get(key) }.map(|list| *list as ListId)
+    }
+
+    #[inline(always)]
+    fn halves(&self, aux: u32, space: u16, high_key: usize, low_key: usize) -> Option<(u16, u16)> {
+        let halves = HALVES.get_value(aux, &u32::from(space))?;
+        Some((halves.high[high_key], halves.low[low_key]))
+    }
+
+    #[inline(always)]
+    fn cross(&self, aux: u32, chunk: u32, within: usize) -> Option<ListId> {
+        CROSS.get_value(aux, &chunk).map(|c| c.0[within])
+    }
+}
+
+/// Adds one to a counter of this CPU. Atomic, because on PREEMPT_RT the softirq that
+/// executes a program can be preempted by another one on the same CPU.
+#[inline(always)]
+pub fn count(counter: *mut u64) {
+    // SAFETY: callers pass pointers into a value of a per-CPU map, 8-byte aligned and valid until the program ends. The
+    // instruction is BPF_ATOMIC | BPF_ADD without fetch, which core's atomics do not offer for this target.
+    #[cfg(target_arch = "bpf")]
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        *counter += 1;
+    }
+}
+
+/// Counts of a rule; `None` never happens for rules that userspace wrote.
+#[inline(always)]
+pub fn rule(slot: u32) -> Option<*mut RuleCounters> {
+    RULES.get_ptr_mut(slot)
+}
+
+/// Counts a frame that no rule looked at.
+#[inline(always)]
+pub fn count_reason(slot: u32, reason: Reason) {
+    if let Some(counters) = REASONS.get_ptr_mut(slot) {
+        // SAFETY: the index is below the array's length, so the pointer stays within the map's value.
+        count(unsafe { &raw mut (*counters).0[reason as usize] });
+    }
+}
+
+/// Remembers the redirect that the kernel is about to carry out.
+#[inline(always)]
+pub fn remember(redirect: LastRedirect) {
+    if let Some(last) = LAST.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value; generic XDP runs its redirect on this CPU before the next frame.
+        unsafe { *last = redirect };
+    }
+}
+
+/// The redirect that this CPU has under way.
+#[inline(always)]
+pub fn last() -> Option<LastRedirect> {
+    // SAFETY: as in `remember`.
+    LAST.get_ptr(0).map(|last| unsafe { *last })
+}

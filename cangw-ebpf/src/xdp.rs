@@ -1,0 +1,109 @@
+//! Generic XDP: the engine for exclusive interfaces whose frames go to one target each, unmodified.
+
+use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::helpers::bpf_redirect;
+use aya_ebpf::programs::{TracePointContext, XdpContext};
+use aya_log_ebpf::debug;
+use cangw_common::abi::{Cell, MAX_CELLS, Reason, Tables, VIRTUAL};
+use cangw_common::classify::{NO_RULE, classify};
+use cangw_common::frame::{FrameType, Layout, layout_by_length};
+
+use crate::access::Packet;
+use crate::maps::{self, Aux, LastRedirect};
+
+/// Offset of `ifindex` in the record of `xdp:xdp_redirect_err` (include/trace/events/xdp.h).
+const TRACE_IFINDEX: usize = 16;
+/// Offset of `to_ifindex`.
+const TRACE_TO_IFINDEX: usize = 24;
+
+/// Receives a frame. What no rule takes goes on to local sockets.
+#[inline(always)]
+pub fn receive(ctx: &XdpContext) -> u32 {
+    let packet = Packet(ctx.ctx);
+    let ifindex = packet.ifindex();
+    let Some((slot, tables)) = maps::tables(ifindex) else {
+        maps::count_reason(cangw_common::abi::slot(ifindex, 0), Reason::NoTables);
+        return XDP_PASS;
+    };
+    let Some((layout, id)) = frame(packet, tables) else {
+        maps::count_reason(slot, Reason::Malformed);
+        return XDP_PASS;
+    };
+    match classify(tables, &Aux, layout.kind, id) {
+        Ok(NO_RULE) => {
+            maps::count_reason(slot, Reason::Unmatched);
+            XDP_PASS
+        }
+        Ok(list) => {
+            if maps::debug() {
+                debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
+            }
+            // Userspace gives an interface to this engine only if every list has one rule.
+            let cell = &tables.cells[list as usize & (MAX_CELLS - 1)];
+            redirect(packet, slot, ifindex, layout, cell)
+        }
+        Err(_) => {
+            maps::count_reason(slot, Reason::Malformed);
+            XDP_PASS
+        }
+    }
+}
+
+/// Where the frame lies, and its identifier.
+#[inline(always)]
+fn frame(packet: Packet, tables: &Tables) -> Option<(Layout, u32)> {
+    let first = packet.head(0)?;
+    let is_virtual = tables.head.flags & VIRTUAL != 0;
+    let layout = layout_by_length(packet.len(), first.len_or_flags, first.xl_len, is_virtual)?;
+    let head = packet.head(layout.prefix)?;
+    head.is_valid(layout).then_some((layout, head.id))
+}
+
+#[inline(always)]
+fn redirect(packet: Packet, slot: u32, ifindex: u32, layout: Layout, cell: &Cell) -> u32 {
+    let Some(rule) = maps::rule(cell.rule) else {
+        return XDP_PASS;
+    };
+    // SAFETY (here and below): `rule` points to this CPU's value of the map, valid until the program ends.
+    if !matches!(layout.kind, FrameType::Classic) && !packet.fits(cell.ifindex, layout.len) {
+        // SAFETY: see above.
+        maps::count(unsafe { &raw mut (*rule).mtu });
+        return XDP_PASS;
+    }
+    if layout.prefix != 0 && !packet.drop_prefix(layout.prefix) {
+        maps::count_reason(slot, Reason::Malformed);
+        return XDP_PASS;
+    }
+    // SAFETY: see above.
+    maps::count(unsafe { &raw mut (*rule).sent });
+    maps::remember(LastRedirect {
+        source: ifindex,
+        target: cell.ifindex,
+        rule: cell.rule,
+    });
+    // SAFETY: the helper takes numbers only.
+    unsafe { bpf_redirect(cell.ifindex, 0) as u32 & XDP_REDIRECT }
+}
+
+/// The kernel could not redirect: counts it for the rule, if it was ours. The redirect is carried out on the CPU
+/// that ran the program, before its next frame, so that the last one remembered is the one that failed.
+#[inline(always)]
+pub fn redirect_failed(ctx: &TracePointContext) {
+    // SAFETY: both offsets lie within the event's record.
+    let (Ok(source), Ok(target)) = (unsafe {
+        (
+            ctx.read_at::<i32>(TRACE_IFINDEX),
+            ctx.read_at::<i32>(TRACE_TO_IFINDEX),
+        )
+    }) else {
+        return;
+    };
+    if let Some(last) = maps::last()
+        && last.source == source as u32
+        && last.target == target as u32
+        && let Some(rule) = maps::rule(last.rule)
+    {
+        // SAFETY: `rule` points to this CPU's value of the map, valid until the program ends.
+        maps::count(unsafe { &raw mut (*rule).refused });
+    }
+}
