@@ -115,6 +115,8 @@ pub const IIF_TX_OK: u16 = 2;
 pub const LIST_ECHO: u16 = 4;
 /// [`Cell::flags`]: a rule that never sends, because source and target are the ends of one vxcan pair.
 pub const PEER: u16 = 8;
+/// [`Cell::flags`]: a rule that never sends, because the target's MTU is too small for its type of frame.
+pub const MISFIT: u16 = 16;
 
 /// One rule in one list. A list is its first cell (whose number is the list's) and `len` - 1 cells from `next` on.
 #[repr(C)]
@@ -128,7 +130,7 @@ pub struct Cell {
     pub rule: u32,
     /// Target interface.
     pub ifindex: u32,
-    /// [`ECHO`], [`IIF_TX_OK`], [`LIST_ECHO`], [`PEER`].
+    /// [`ECHO`], [`IIF_TX_OK`], [`LIST_ECHO`], [`PEER`], [`MISFIT`].
     pub flags: u16,
     /// Cell of the list's second rule (first cell only).
     pub next: u16,

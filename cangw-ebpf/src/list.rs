@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
-use cangw_common::abi::{Cell, IIF_TX_OK, MAX_CELLS, PEER, RuleCounters, Tables};
+use cangw_common::abi::{Cell, IIF_TX_OK, MAX_CELLS, MISFIT, PEER, RuleCounters, Tables};
 
 use crate::access::Skb;
 use crate::maps;
@@ -98,14 +98,14 @@ impl<'a> Walk<'a> {
                 }
             }
             Step::CountSent => {
-                if cell.flags & PEER == 0 {
+                if cell.flags & (PEER | MISFIT) == 0 {
                     with_rule(cell, |r| &raw mut r.sent);
                 } else {
-                    with_rule(cell, |r| &raw mut r.origin);
+                    count_unsent(cell);
                 }
             }
             Step::CheckMtu => {
-                if !self.skb.fits(cell.ifindex, self.len) {
+                if cell.flags & MISFIT == 0 && !self.skb.fits(cell.ifindex, self.len) {
                     self.misfit = 1;
                 }
             }
@@ -115,8 +115,8 @@ impl<'a> Walk<'a> {
 
     #[inline(always)]
     fn send(&mut self, cell: &Cell) {
-        if cell.flags & PEER != 0 {
-            with_rule(cell, |r| &raw mut r.origin);
+        if cell.flags & (PEER | MISFIT) != 0 {
+            count_unsent(cell);
         } else if !self.skb.fits(cell.ifindex, self.len) {
             with_rule(cell, |r| &raw mut r.mtu);
         } else {
@@ -135,6 +135,16 @@ extern "C" fn visit_next(index: u32, walk: *mut c_void) -> i64 {
     let cell = cell(walk.tables, walk.next.wrapping_add(index));
     walk.visit(cell);
     0
+}
+
+/// Counts a rule that never sends.
+#[inline(always)]
+fn count_unsent(cell: &Cell) {
+    if cell.flags & PEER != 0 {
+        with_rule(cell, |r| &raw mut r.origin);
+    } else {
+        with_rule(cell, |r| &raw mut r.mtu);
+    }
 }
 
 /// Counts for a rule.

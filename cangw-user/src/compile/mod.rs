@@ -1,0 +1,401 @@
+//! From the rules of an interface to the tables that the programs look up.
+//!
+//! The cost of a frame must not depend on the number of rules, so all work is done here: every key that a
+//! frame can have is given the number of its complete list of rules. See [`cangw_common::classify`] for the look-up.
+
+mod halves;
+mod lists;
+
+use std::collections::{BTreeMap, HashMap};
+
+use cangw_common::abi::{
+    CrossChunk, ExactKey, HAS_EXACT, Halves, MAX_LIST, REENTRY, SPACE_HALVES, STANDARD_KEYS, Space,
+    SpaceIndex, Tables,
+};
+use cangw_common::classify::{ListId, Lookup, exact_key};
+use cangw_common::frame::{EFF_FLAG, EFF_MASK, FrameType, RTR_FLAG, SFF_MASK};
+use cangw_common::rule::{Match, Predicate};
+
+pub use halves::MAX_CROSS;
+pub use lists::List;
+use lists::Lists;
+
+/// A rule, as the compiler sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    /// Key of its counters.
+    pub slot: u32,
+    /// Which frames it takes.
+    pub matching: Match,
+    /// Interface that it sends to.
+    pub target: u32,
+    /// [`cangw_common::abi::ECHO`], `IIF_TX_OK`, `PEER`, `MISFIT`.
+    pub flags: u16,
+}
+
+/// What holds for the interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Interface {
+    /// Its index.
+    pub ifindex: u32,
+    /// can-gw's `max_hops`.
+    pub max_hops: u32,
+    /// `EXCLUSIVE`, `VIRTUAL`.
+    pub flags: u32,
+    /// Whether echoed frames can come back to it with hops to spare.
+    pub reentry: bool,
+}
+
+/// Tables of an interface, ready to be written into maps.
+pub struct Compiled {
+    /// The table that is switched. Handles of the lists are still 0.
+    pub tables: Box<Tables>,
+    /// Exact identifiers, and lists without their origin.
+    pub exact: BTreeMap<ExactKey, u32>,
+    /// Classes of halves, by [`Space::halves`].
+    pub halves: Vec<Box<Halves>>,
+    /// The cross tables of all spaces.
+    pub cross: Vec<CrossChunk>,
+    /// The distinct lists of rules, to be given handles.
+    pub lists: Vec<List>,
+}
+
+/// Why rules cannot be compiled. Indices are those of the rules given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// More rules match one frame than a list holds.
+    #[error("{} rules match the same frame; at most {MAX_LIST} can", .rules.len())]
+    ListTooLong {
+        /// The rules of that list.
+        rules: Vec<usize>,
+    },
+    /// The lists of all identifiers together are too long.
+    #[error(
+        "the rules overlap in too many ways: the lists of rules for all identifiers need more than {} entries",
+        cangw_common::abi::MAX_CELLS
+    )]
+    TooManyLists {
+        /// The rule with which the limit was passed.
+        rules: Vec<usize>,
+    },
+    /// The masks on extended identifiers cut the identifiers into too many classes.
+    #[error("masks on extended identifiers need a table of {cells} cells; at most {MAX_CROSS} fit")]
+    TooManyMasks {
+        /// The rule with which the limit was passed.
+        rules: Vec<usize>,
+        /// Cells needed.
+        cells: u64,
+    },
+}
+
+impl Error {
+    /// The rules that are the reason.
+    #[must_use]
+    pub fn rules(&self) -> &[usize] {
+        match self {
+            Self::ListTooLong { rules }
+            | Self::TooManyLists { rules }
+            | Self::TooManyMasks { rules, .. } => rules,
+        }
+    }
+}
+
+/// The class in which can-gw executes a rule: all, masked, inverted, single identifier (`can_rcv_filter`).
+fn class(matching: &Match) -> u8 {
+    const SINGLE_EFF: u32 = EFF_MASK | EFF_FLAG | RTR_FLAG;
+    const SINGLE_SFF: u32 = SFF_MASK | EFF_FLAG | RTR_FLAG;
+    match matching.predicate {
+        Predicate::Equal { mask: 0, .. } | Predicate::Error { .. } => 0,
+        Predicate::Differs { .. } => 2,
+        Predicate::Equal { id, mask } => {
+            let single = if id & EFF_FLAG != 0 {
+                SINGLE_EFF
+            } else {
+                SINGLE_SFF
+            };
+            if mask == single && id & RTR_FLAG == 0 {
+                3
+            } else {
+                1
+            }
+        }
+    }
+}
+
+/// Compiles the rules of one interface, given newest first.
+///
+/// # Errors
+/// See [`Error`]; the rules in force are not touched.
+pub fn compile(interface: Interface, rules: &[Input]) -> Result<Compiled, Error> {
+    let mut order: Vec<usize> = (0..rules.len()).collect();
+    order.sort_by_key(|&i| class(&rules[i].matching));
+    let sorted: Vec<Input> = order.iter().map(|&i| rules[i]).collect();
+    let mut out = Compiled {
+        tables: zeroed_tables(),
+        exact: BTreeMap::new(),
+        halves: Vec::new(),
+        cross: Vec::new(),
+        lists: Vec::new(),
+    };
+    let mut lists = Lists::new(&sorted);
+    build(interface, &sorted, &mut lists, &mut out).map_err(|e| name_rules(e, &order))?;
+    let (cells, lists) = lists.finish();
+    out.tables.cells[..cells.len()].copy_from_slice(&cells);
+    out.lists = lists;
+    for list in &mut out.lists {
+        for rule in &mut list.rules {
+            *rule = order[*rule as usize] as u32;
+        }
+    }
+    Ok(out)
+}
+
+/// Translates indices in execution order to the caller's.
+fn name_rules(error: Error, order: &[usize]) -> Error {
+    let back = |rules: Vec<usize>| rules.into_iter().map(|i| order[i]).collect();
+    match error {
+        Error::ListTooLong { rules } => Error::ListTooLong { rules: back(rules) },
+        Error::TooManyLists { rules } => Error::TooManyLists { rules: back(rules) },
+        Error::TooManyMasks { rules, cells } => Error::TooManyMasks {
+            rules: back(rules),
+            cells,
+        },
+    }
+}
+
+fn zeroed_tables() -> Box<Tables> {
+    // SAFETY: Tables consists of integers only, for which all zeroes is a value.
+    unsafe { Box::new_zeroed().assume_init() }
+}
+
+fn build(
+    interface: Interface,
+    rules: &[Input],
+    lists: &mut Lists<'_>,
+    out: &mut Compiled,
+) -> Result<(), Error> {
+    for kind in FrameType::ALL {
+        let of_kind: Vec<usize> = (0..rules.len())
+            .filter(|&i| rules[i].matching.kind == kind)
+            .collect();
+        standard(
+            kind,
+            rules,
+            &of_kind,
+            lists,
+            &mut out.tables.standard[kind as usize],
+        )?;
+        for error in [false, true] {
+            if let Some(index) = SpaceIndex::of(kind, error) {
+                out.tables.head.spaces[index as usize] =
+                    space(kind, error, rules, &of_kind, lists, out)?;
+            }
+        }
+    }
+    let head = &mut out.tables.head;
+    head.ifindex = interface.ifindex;
+    head.max_hops = interface.max_hops;
+    head.flags = interface.flags;
+    if !out.exact.is_empty() {
+        head.flags |= HAS_EXACT;
+    }
+    if interface.reentry {
+        head.flags |= REENTRY;
+        for (list, origin, rest) in lists.without_origins()? {
+            let key = ExactKey {
+                id: u32::from(list),
+                origin,
+            };
+            out.exact.insert(key, u32::from(rest));
+        }
+    }
+    Ok(())
+}
+
+/// Fills the direct table of one frame type.
+fn standard(
+    kind: FrameType,
+    rules: &[Input],
+    of_kind: &[usize],
+    lists: &mut Lists<'_>,
+    table: &mut [ListId; STANDARD_KEYS],
+) -> Result<(), Error> {
+    // Key bits: the identifier, and RTR above it; CAN XL priorities have no RTR.
+    let key_bits = match kind {
+        FrameType::Xl => SFF_MASK,
+        FrameType::Classic | FrameType::Fd => SFF_MASK | 1 << 11,
+    };
+    let to_key = |id: u32| (id & SFF_MASK) | ((id & RTR_FLAG) >> 19);
+    let mut matching = vec![Vec::new(); STANDARD_KEYS];
+    for &i in of_kind {
+        let (id, mask, inverted) = match rules[i].matching.predicate {
+            Predicate::Equal { id, mask } => (id, mask, false),
+            Predicate::Differs { id, mask } => (id, mask, true),
+            Predicate::Error { .. } => continue,
+        };
+        // All other bits of a standard frame's identifier are 0, and so is RTR of a CAN XL frame.
+        let possible = match kind {
+            FrameType::Xl => id & !SFF_MASK == 0,
+            FrameType::Classic | FrameType::Fd => id & !(SFF_MASK | RTR_FLAG) == 0,
+        };
+        let mut hit = vec![false; STANDARD_KEYS];
+        if possible {
+            let fixed = to_key(mask) & key_bits;
+            halves::for_each_subset(key_bits & !fixed, |free| {
+                hit[((to_key(id) & fixed) | free) as usize] = true;
+            });
+        }
+        for key in 0..=key_bits as usize {
+            if hit[key] != inverted {
+                if matching[key].len() >= MAX_LIST as usize {
+                    matching[key].push(i);
+                    return Err(Error::ListTooLong {
+                        rules: std::mem::take(&mut matching[key]),
+                    });
+                }
+                matching[key].push(i);
+            }
+        }
+    }
+    for (slot, rules) in table.iter_mut().zip(&matching) {
+        *slot = lists.intern(rules)?;
+    }
+    Ok(())
+}
+
+/// A rule's predicate on the 30 bits of RTR and extended identifier, or on the 29 bits of error classes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Wide {
+    id: u32,
+    mask: u32,
+    inverted: bool,
+}
+
+/// What an extended frame's identifier is compared with; `None` when it can never match.
+fn extended(predicate: Predicate) -> Option<Wide> {
+    let (id, mask, inverted) = match predicate {
+        Predicate::Equal { id, mask } => (id, mask, false),
+        Predicate::Differs { id, mask } => (id, mask, true),
+        Predicate::Error { .. } => return None,
+    };
+    let squeeze = |v: u32| (v & EFF_MASK) | ((v & RTR_FLAG) >> 1);
+    if mask & EFF_FLAG != 0 && id & EFF_FLAG == 0 {
+        // Equal never matches an extended frame; its inversion always does.
+        return inverted.then_some(Wide {
+            id: 0,
+            mask: 0,
+            inverted: false,
+        });
+    }
+    let wide = Wide {
+        id: squeeze(id),
+        mask: squeeze(mask),
+        inverted,
+    };
+    (wide.mask != 0 || !inverted).then_some(wide)
+}
+
+/// Builds the look-up of one identifier space.
+fn space(
+    kind: FrameType,
+    error: bool,
+    rules: &[Input],
+    of_kind: &[usize],
+    lists: &mut Lists<'_>,
+    out: &mut Compiled,
+) -> Result<Space, Error> {
+    let mut wide: Vec<(Wide, usize)> = Vec::new();
+    let mut exact: BTreeMap<ExactKey, Vec<usize>> = BTreeMap::new();
+    for &i in of_kind {
+        let predicate = rules[i].matching.predicate;
+        if error {
+            if let Predicate::Error { mask } = predicate
+                && mask != 0
+            {
+                let id = 0;
+                wide.push((
+                    Wide {
+                        id,
+                        mask,
+                        inverted: false,
+                    },
+                    i,
+                ));
+            }
+            continue;
+        }
+        let Some(w) = extended(predicate) else {
+            continue;
+        };
+        if !w.inverted && w.mask & EFF_MASK == EFF_MASK {
+            for rtr in [0, RTR_FLAG] {
+                let can_id = EFF_FLAG | rtr | (w.id & EFF_MASK);
+                if rules[i].matching.matches(kind, can_id) {
+                    exact.entry(exact_key(kind, can_id)).or_default().push(i);
+                }
+            }
+        } else {
+            wide.push((w, i));
+        }
+    }
+    for (key, mut named) in exact {
+        let can_id = key.id & (EFF_FLAG | RTR_FLAG | EFF_MASK);
+        named.extend(
+            wide.iter()
+                .filter(|(_, i)| rules[*i].matching.matches(kind, can_id))
+                .map(|(_, i)| *i),
+        );
+        named.sort_unstable();
+        out.exact.insert(key, u32::from(lists.intern(&named)?));
+    }
+    if wide.iter().all(|(w, _)| w.mask == 0) {
+        let all: Vec<usize> = wide.iter().map(|(_, i)| *i).collect();
+        return Ok(Space {
+            list: lists.intern(&all)?,
+            ..Space::default()
+        });
+    }
+    let mut table = halves::build(error, &wide, lists)?;
+    let cross = out.cross.len() * cangw_common::abi::CROSS_CHUNK;
+    out.cross.append(&mut table.cross);
+    out.halves.push(table.halves);
+    Ok(Space {
+        kind: SPACE_HALVES,
+        list: 0,
+        halves: (out.halves.len() - 1) as u16,
+        low_classes: table.low_classes,
+        cross: cross as u32,
+    })
+}
+
+/// The look-ups of the programs, on the host.
+impl Lookup for Compiled {
+    fn exact(&self, _aux: u32, key: &ExactKey) -> Option<ListId> {
+        self.exact.get(key).map(|&list| list as ListId)
+    }
+
+    fn halves(&self, _aux: u32, space: u16, high: usize, low: usize) -> Option<(u16, u16)> {
+        let halves = self.halves.get(usize::from(space))?;
+        Some((halves.high[high], halves.low[low]))
+    }
+
+    fn cross(&self, _aux: u32, chunk: u32, within: usize) -> Option<ListId> {
+        self.cross.get(chunk as usize).map(|c| c.0[within])
+    }
+}
+
+impl Compiled {
+    /// The rules that match a frame, in the order in which they are carried out: indices of the rules given.
+    #[must_use]
+    pub fn matches(&self, kind: FrameType, can_id: u32) -> Vec<u32> {
+        let lists: HashMap<ListId, &List> = self.lists.iter().map(|l| (l.id, l)).collect();
+        cangw_common::classify::classify(&self.tables, self, kind, can_id)
+            .ok()
+            .and_then(|id| lists.get(&id))
+            .map(|list| list.rules.clone())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

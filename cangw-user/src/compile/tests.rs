@@ -1,0 +1,255 @@
+//! The classifier against a plain model: can-gw's own scan of all rules.
+
+use cangw_common::frame::ERR_FLAG;
+use cangw_common::rule::{Filter, INV_FILTER};
+use proptest::prelude::*;
+
+use super::*;
+
+fn input(slot: u32, kind: FrameType, filter: Filter) -> Input {
+    Input {
+        slot,
+        matching: Match {
+            kind,
+            predicate: filter.predicate(),
+        },
+        target: 100 + slot % 7,
+        flags: 0,
+    }
+}
+
+const INTERFACE: Interface = Interface {
+    ifindex: 5,
+    max_hops: 1,
+    flags: 0,
+    reentry: false,
+};
+
+/// The rules that match, by asking each: class by class, newest first.
+fn model(rules: &[Input], kind: FrameType, can_id: u32) -> Vec<u32> {
+    if kind != FrameType::Xl
+        && can_id & (EFF_FLAG | ERR_FLAG) == 0
+        && can_id & EFF_MASK & !SFF_MASK != 0
+    {
+        return Vec::new();
+    }
+    let can_id = if kind == FrameType::Xl {
+        can_id & SFF_MASK
+    } else {
+        can_id
+    };
+    let mut hits: Vec<usize> = (0..rules.len())
+        .filter(|&i| rules[i].matching.matches(kind, can_id))
+        .collect();
+    hits.sort_by_key(|&i| class(&rules[i].matching));
+    hits.into_iter().map(|i| i as u32).collect()
+}
+
+fn kinds() -> impl Strategy<Value = FrameType> {
+    prop_oneof![4 => Just(FrameType::Classic), 2 => Just(FrameType::Fd), 1 => Just(FrameType::Xl)]
+}
+
+/// Identifiers near each other, so that rules and frames meet.
+fn ids() -> impl Strategy<Value = u32> {
+    let low = prop_oneof![
+        0u32..8,
+        0x120u32..0x128,
+        Just(0x7FFu32),
+        any::<u32>().prop_map(|v| v & SFF_MASK)
+    ];
+    let wide = prop_oneof![
+        low.clone(),
+        (0u32..4, low.clone()).prop_map(|(h, l)| h << 15 | l << 4),
+        any::<u32>().prop_map(|v| v & EFF_MASK)
+    ];
+    (wide, low, 0u32..8).prop_map(|(wide, low, flags)| match flags {
+        0..3 => EFF_FLAG | wide,
+        3 => EFF_FLAG | RTR_FLAG | wide,
+        4 => RTR_FLAG | low,
+        5 => ERR_FLAG | wide,
+        _ => low,
+    })
+}
+
+fn filters() -> impl Strategy<Value = Filter> {
+    let masks = prop_oneof![
+        Just(0u32),
+        Just(0x7FF),
+        Just(0x7F0),
+        Just(0x700),
+        Just(0xC000_07FF),
+        Just(0xC000_0700),
+        Just(EFF_MASK),
+        Just(EFF_FLAG | EFF_MASK),
+        Just(0xDFFF_FFFF),
+        Just(0x83FF_FF00),
+        Just(EFF_FLAG),
+        Just(RTR_FLAG),
+        Just(ERR_FLAG | 0xF),
+        Just(ERR_FLAG | EFF_MASK),
+        any::<u32>(),
+    ];
+    (ids(), masks, any::<bool>(), 0u32..6).prop_map(|(id, mask, eff, invert)| {
+        let id = if eff { id } else { id & !EFF_FLAG };
+        // Without the error flag, which in a filter's identifier means inversion.
+        let id = id & !ERR_FLAG | if invert == 0 { INV_FILTER } else { 0 };
+        Filter { id, mask }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_agree_with_a_scan_of_all_rules(
+        rules in prop::collection::vec((kinds(), filters()), 0..24),
+        frames in prop::collection::vec((kinds(), ids()), 60),
+    ) {
+        let rules: Vec<Input> = rules.iter().enumerate().map(|(i, (k, f))| input(i as u32, *k, *f)).collect();
+        let compiled = compile(INTERFACE, &rules).unwrap();
+        for (kind, can_id) in frames {
+            prop_assert_eq!(
+                compiled.matches(kind, can_id), model(&rules, kind, can_id),
+                "{:?} {:#x} with {:?}", kind, can_id, &rules
+            );
+        }
+    }
+}
+
+#[test]
+fn every_standard_identifier_of_a_large_set() {
+    let rules: Vec<Input> = (0..10_000)
+        .map(|i| {
+            let filter = Filter {
+                id: i % 0x800,
+                mask: if i < 4096 { 0xC000_07FF } else { 0x7FF },
+            };
+            input(
+                i,
+                if i % 3 == 0 {
+                    FrameType::Fd
+                } else {
+                    FrameType::Classic
+                },
+                filter,
+            )
+        })
+        .collect();
+    let compiled = compile(INTERFACE, &rules).unwrap();
+    for can_id in (0..0x800).flat_map(|id| [id, RTR_FLAG | id]) {
+        assert_eq!(
+            compiled.matches(FrameType::Classic, can_id),
+            model(&rules, FrameType::Classic, can_id)
+        );
+    }
+}
+
+#[test]
+fn ten_thousand_parameter_groups_fit() {
+    // J1939: a mask on the parameter group number, which spans both halves of the identifier.
+    let rules: Vec<Input> = (0..10_000)
+        .map(|i| {
+            input(
+                i,
+                FrameType::Classic,
+                Filter {
+                    id: EFF_FLAG | i << 8,
+                    mask: 0x83FF_FF00,
+                },
+            )
+        })
+        .collect();
+    let compiled = compile(INTERFACE, &rules).unwrap();
+    assert_eq!(
+        compiled.matches(
+            FrameType::Classic,
+            EFF_FLAG | 0x18_0000_00 | 1234 << 8 | 0x21
+        ),
+        [1234]
+    );
+    assert!(
+        compiled
+            .matches(FrameType::Classic, EFF_FLAG | 0x3FF_FF00)
+            .is_empty()
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let many: Vec<Input> = (0..=MAX_LIST)
+        .map(|i| {
+            input(
+                i,
+                FrameType::Classic,
+                Filter {
+                    id: 0x123,
+                    mask: 0x7FF,
+                },
+            )
+        })
+        .collect();
+    let Err(error) = compile(INTERFACE, &many) else {
+        panic!("a list of {} rules was accepted", many.len())
+    };
+    assert_eq!(error.rules().len(), MAX_LIST as usize + 1);
+    // Exact in both halves, yet not exact as a whole (bit 14 is free): each rule has classes of its own.
+    let masks: Vec<Input> = (0..4000u32)
+        .map(|i| {
+            input(
+                i,
+                FrameType::Classic,
+                Filter {
+                    id: EFF_FLAG | i << 15 | i,
+                    mask: 0x9FFF_BFFF,
+                },
+            )
+        })
+        .collect();
+    match compile(INTERFACE, &masks) {
+        Err(Error::TooManyMasks { rules, cells }) => {
+            assert_eq!(cells, 4001 * 4001);
+            assert!((2000..2100).contains(&rules[0]), "{rules:?}");
+        }
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("a cross table of 16 million cells was accepted"),
+    }
+}
+
+#[test]
+fn a_list_without_its_origin() {
+    let mut rules: Vec<Input> = (0..3)
+        .map(|i| input(i, FrameType::Classic, Filter { id: 1, mask: 0x7FF }))
+        .collect();
+    rules[2].flags = cangw_common::abi::IIF_TX_OK;
+    let compiled = compile(
+        Interface {
+            reentry: true,
+            max_hops: 2,
+            ..INTERFACE
+        },
+        &rules,
+    )
+    .unwrap();
+    let list = compiled.tables.standard[0][1];
+    let rest = |origin| {
+        compiled
+            .exact
+            .get(&ExactKey {
+                id: u32::from(list),
+                origin,
+            })
+            .copied()
+    };
+    let rules_of = |id: u32| {
+        compiled
+            .lists
+            .iter()
+            .find(|l| u32::from(l.id) == id)
+            .unwrap()
+            .rules
+            .clone()
+    };
+    assert_eq!(rules_of(rest(100).unwrap()), [1, 2]);
+    assert_eq!(rules_of(rest(101).unwrap()), [0, 2]);
+    assert_eq!(rest(102), None, "-i allows the way back");
+}
