@@ -53,8 +53,8 @@ fn main() -> ExitCode {
 }
 
 fn compile(root: &Path, out: &Path) -> Result<(), String> {
-    let compiler = toolchain::find_compiler()?;
     let linker = toolchain::find_linker()?;
+    let compiler = toolchain::find_compiler(&linker)?;
     // aya-ebpf picks the register layout of the machine the programs will run on.
     let arch = format!(
         "--cfg=bpf_target_arch=\"{}\"",

@@ -5,9 +5,9 @@
 //!
 //! The build script of `cangw` and `cargo xtask setup` share this file, so that they agree.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 /// What mends each of the errors of this file.
 const REMEDY: &str = "run `cargo xtask setup`, which installs it";
@@ -22,7 +22,10 @@ pub struct Compiler {
 }
 
 /// Finds a compiler: a rustup nightly first, then the toolchain in use and its siblings, then the distribution's.
-pub fn find_compiler() -> Result<Compiler, String> {
+///
+/// One whose LLVM is newer than the one of `linker` does not qualify: the linker could not read its output.
+pub fn find_compiler(linker: &Path) -> Result<Compiler, String> {
+    let newest_llvm = linked_llvm(linker).unwrap_or(u32::MAX);
     let siblings = rustup_toolchains();
     let (nightlies, others): (Vec<_>, Vec<_>) = siblings.into_iter().partition(|root| {
         root.file_name()
@@ -34,7 +37,7 @@ pub fn find_compiler() -> Result<Compiler, String> {
         .chain(in_use)
         .chain(others)
         .chain([PathBuf::from("/usr")])
-        .find_map(|sysroot| qualify(&sysroot))
+        .find_map(|sysroot| qualify(&sysroot, newest_llvm))
         .ok_or_else(|| {
             format!(
                 "no Rust toolchain of {} or newer with the sources of `core` (rust-src) is installed, so the eBPF programs \
@@ -82,24 +85,44 @@ fn sysroot_in_use() -> Option<PathBuf> {
     ))
 }
 
-fn qualify(sysroot: &Path) -> Option<Compiler> {
+fn qualify(sysroot: &Path, newest_llvm: u32) -> Option<Compiler> {
     let (cargo, rustc) = (sysroot.join("bin/cargo"), sysroot.join("bin/rustc"));
     let has_sources = sysroot.join("lib/rustlib/src/rust/library/core").is_dir();
     if !has_sources || !cargo.is_file() || !rustc.is_file() {
         return None;
     }
-    let output = Command::new(&rustc).arg("--version").output().ok()?;
-    let version = String::from_utf8(output.stdout).ok()?;
-    // "rustc 1.96.0 (ac68faa20 2026-05-25)"
-    let number = version.split_whitespace().nth(1)?;
-    (minor(number)? >= minor(env!("CARGO_PKG_RUST_VERSION"))?).then(|| Compiler {
+    let output = Command::new(&rustc).arg("-vV").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    let release = field("release: ")?;
+    let new_enough = minor(release)? >= minor(env!("CARGO_PKG_RUST_VERSION"))?;
+    let readable = leading_number(field("LLVM version: ")?.as_bytes())? <= newest_llvm;
+    (new_enough && readable).then(|| Compiler {
         cargo,
         rustc,
-        bootstrap: !number.ends_with("-nightly"),
+        bootstrap: !release.ends_with("-nightly"),
     })
 }
 
 /// The 95 of "1.95.0".
 fn minor(version: &str) -> Option<u32> {
     version.split('.').nth(1)?.parse().ok()
+}
+
+/// The major version of the LLVM library that a program is linked with, by the library's name in it; none if it has its own.
+fn linked_llvm(program: &Path) -> Option<u32> {
+    let bytes = fs::read(program).ok()?;
+    [b"libLLVM.so.".as_slice(), b"libLLVM-"]
+        .iter()
+        .find_map(|name| {
+            let at = bytes
+                .windows(name.len())
+                .position(|window| window == *name)?;
+            leading_number(&bytes[at + name.len()..])
+        })
+}
+
+fn leading_number(text: &[u8]) -> Option<u32> {
+    let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    str::from_utf8(&text[..length]).ok()?.parse().ok()
 }

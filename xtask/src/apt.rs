@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::tool;
-use crate::workspace::{capture, execute, step};
+use crate::workspace::{capture, execute, is_root, step};
 
 /// Installs the packages through apt-get; where there is none, says what to install.
 pub fn install(packages: &[&str]) -> Result<()> {
@@ -57,8 +57,7 @@ pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn apt_get(arguments: &[&str]) -> Result<Command> {
-    let is_root = capture(Command::new("id").arg("-u"))?.trim() == "0";
-    let mut command = if is_root {
+    let mut command = if is_root() {
         Command::new("env")
     } else if tool::find("sudo").is_some() {
         let mut sudo = Command::new("sudo");

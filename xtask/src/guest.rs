@@ -4,7 +4,7 @@ mod script;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, PipeReader, Read, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::kernel::{self, Line};
-use crate::workspace::{self, step};
+use crate::workspace::{self, forward, step};
 use crate::{initramfs, setup, tool};
 
 /// The exit status of a run that was ended for taking too long, as with timeout(1).
@@ -30,14 +30,26 @@ pub struct Machine {
     #[arg(long)]
     pub can_hw: bool,
     /// Memory in megabytes
-    #[arg(long, value_name = "MB", default_value_t = 1024)]
+    #[arg(long, value_name = "MB", default_value_t = Self::default().memory)]
     pub memory: u32,
     /// How often the kernel's can-gw forwards a frame at most (its parameter max_hops)
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=6))]
+    #[arg(long, value_name = "N", default_value_t = Self::default().max_hops, value_parser = clap::value_parser!(u8).range(1..=6))]
     pub max_hops: u8,
     /// Seconds after which the guest is killed, with the exit status 124
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Self::default().timeout)]
     pub timeout: u64,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            icount: false,
+            can_hw: false,
+            memory: 1024,
+            max_hops: 1,
+            timeout: 600,
+        }
+    }
 }
 
 /// How a run ended.
@@ -87,8 +99,8 @@ pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcom
     drop(qemu);
 
     let (ended, stdout) = thread::scope(|scope| {
-        let stdout = scope.spawn(|| forward(stdout, io::stdout(), true));
-        let stderr = scope.spawn(|| forward(stderr, io::stderr(), false));
+        let stdout = scope.spawn(|| forward(stdout, io::stdout()));
+        let stderr = scope.spawn(|| forward(stderr, io::stderr()));
         let ended = wait(&mut child, Duration::from_secs(machine.timeout));
         let outputs = [stdout, stderr].map(|thread| thread.join().unwrap_or_default());
         (ended, outputs.into_iter().next().unwrap_or_default())
@@ -199,20 +211,6 @@ fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> 
 /// A path as a value of QEMU's options, in which a comma ends it.
 fn escape(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
-}
-
-/// Copies what comes through a pipe at once, and keeps it if asked to.
-fn forward(mut from: PipeReader, mut to: impl Write, keep: bool) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut buffer = [0; 65536];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        // When nobody reads our output any more, the command still runs to its end.
-        let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
-        if keep {
-            kept.extend(&buffer[..length]);
-        }
-    }
-    kept
 }
 
 /// Whether the child ended by itself within the time; otherwise it was killed.

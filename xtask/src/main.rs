@@ -12,6 +12,7 @@ mod setup;
 mod test;
 mod tool;
 #[path = "../../cangw-user/build/toolchain.rs"]
+#[expect(dead_code, reason = "what is found is for the build script to use")]
 mod toolchain;
 mod vm;
 mod workspace;

@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: what the other verbs need, installed when it is missing.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::kernel::{self, Line};
 use crate::workspace::{cargo, execute, step};
@@ -17,7 +17,7 @@ pub struct Options {
     refresh_kernels: bool,
 }
 
-/// The bpf-linker whose LLVM is not older than the one of the compilers in use, and that LLVM's version.
+/// The linker, and the LLVM to build it with: not older than the one of the compilers it is to work for.
 const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
@@ -35,20 +35,21 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Sees to the compiler and the linker of the eBPF programs.
+/// Sees to the linker and the compiler of the eBPF programs.
 pub fn compiler() -> Result<()> {
-    if toolchain::find_compiler().is_err() {
-        apt::install(&["rustc-web", "cargo-web", "rust-web-src"])?;
-        toolchain::find_compiler().map_err(|error| anyhow!(error))?;
-    }
     if toolchain::find_linker().is_err() {
-        linker()?;
-        toolchain::find_linker().map_err(|error| anyhow!(error))?;
+        install_linker()?;
+    }
+    let linker = toolchain::find_linker().map_err(|error| anyhow!(error))?;
+    if toolchain::find_compiler(&linker).is_err() {
+        apt::install(&["rustc-web", "cargo-web", "rust-web-src"])
+            .context("where there are no such packages, `rustup toolchain install nightly --component rust-src` will do as well")?;
+        toolchain::find_compiler(&linker).map_err(|error| anyhow!(error))?;
     }
     Ok(())
 }
 
-fn linker() -> Result<()> {
+fn install_linker() -> Result<()> {
     let llvm = format!("llvm-{LLVM}-dev");
     let polly = format!("libpolly-{LLVM}-dev");
     // Linking against LLVM takes a C++ runtime, which only the compiler's package has.

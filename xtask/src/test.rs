@@ -1,8 +1,152 @@
-//! `cargo xtask test`.
-use anyhow::Result;
-/// Test.
+//! `cargo xtask test`: everything that is checked, and one line that sums it up.
+
+mod report;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use self::report::{Count, Report};
+use crate::guest::{self, Machine};
+use crate::kernel::Line;
+use crate::workspace::{capture, cargo, execute, forward};
+use crate::{build, lint};
+
+/// Run every check: lints, host tests, and the end-to-end tests on the test kernels.
+///
+/// All steps run also when one fails, except after code that does not compile. The last line is `cangw: N passed, M failed`.
 #[derive(clap::Args)]
-pub struct Options {}
-pub fn run(_: &Options) -> Result<u8> {
-    anyhow::bail!("not yet")
+pub struct Options {
+    /// Run the end-to-end tests on this line of kernels only; may be given several times
+    #[arg(long, value_name = "LINE")]
+    kernel: Vec<Line>,
+    /// Run only the tests whose names contain this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Run only the part on the host (lints, unit and property tests), or only the end-to-end tests in guests
+    #[arg(long)]
+    only: Option<Part>,
+    /// Seconds after which a guest is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    timeout: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Host,
+    Guest,
+}
+
+pub fn run(options: &Options) -> Result<u8> {
+    let mut report = Report::default();
+    // The report is due also when a compile error ends the run early.
+    if let Err(error) = steps(options, &mut report) {
+        eprintln!("xtask: {error:#}");
+    }
+    Ok(report.finish())
+}
+
+/// Runs the steps; an error is one after which going on makes no sense, and is in the report already.
+fn steps(options: &Options, report: &mut Report) -> Result<()> {
+    if options.only != Some(Part::Guest) {
+        // Formatting and style do not keep the tests from running.
+        let _ = report.step("lint", || lint::run().map(|()| Count::default()));
+        report.step("compile host tests", || {
+            execute(cargo().args(["test", "--quiet", "--no-run"]))?;
+            Ok(Count::default())
+        })?;
+        let _ = report.step("host tests", || host(options.filter.as_deref()));
+    }
+    if options.only != Some(Part::Host) {
+        report.step("build", || build::run().map(|()| Count::default()))?;
+        let mut programs = Vec::new();
+        report.step("compile end-to-end tests", || {
+            programs = end_to_end_programs()?;
+            Ok(Count::default())
+        })?;
+        let all = Line::ALL.to_vec();
+        for line in if options.kernel.is_empty() {
+            &all
+        } else {
+            &options.kernel
+        } {
+            let _ = report.step(format!("kernel {}", line.name()), || {
+                end_to_end(*line, &programs, options)
+            });
+        }
+    }
+    Ok(())
+}
+
+fn host(filter: Option<&str>) -> Result<Count> {
+    let mut child = cargo()
+        .args(["test", "--no-fail-fast"])
+        .args(filter)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let output = child
+        .stdout
+        .take()
+        .map(|pipe| forward(pipe, io::stdout()))
+        .unwrap_or_default();
+    let count = Count::of(&output);
+    Ok(count.or_failed(child.wait()?.success(), filter.is_none()))
+}
+
+/// The executables of the end-to-end tests, as cargo reports them.
+fn end_to_end_programs() -> Result<Vec<PathBuf>> {
+    let messages = capture(
+        cargo()
+            .args([
+                "test",
+                "--package",
+                "cangw-tests",
+                "--release",
+                "--no-run",
+                "--message-format=json-render-diagnostics",
+            ])
+            .stderr(Stdio::inherit()),
+    )?;
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Value =
+            serde_json::from_str(line).context("cargo printed something else than JSON")?;
+        if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
+            programs.extend(message["executable"].as_str().map(PathBuf::from));
+        }
+    }
+    if programs.is_empty() {
+        bail!("the package cangw-tests has no tests");
+    }
+    Ok(programs)
+}
+
+/// Runs all executables in one guest. One after the other, and so are their tests: they share the guest's CAN controllers.
+fn end_to_end(line: Line, programs: &[PathBuf], options: &Options) -> Result<Count> {
+    const RUN_ALL: &str = r#"filter=$1; shift
+status=0
+for program; do "$program" --test-threads=1 ${filter:+"$filter"} || status=1; done
+exit $status"#;
+    let filter = options.filter.clone().unwrap_or_default();
+    let mut command: Vec<OsString> = ["sh", "-c", RUN_ALL, "run-all", &filter]
+        .map(OsString::from)
+        .to_vec();
+    command.extend(
+        programs
+            .iter()
+            .map(|program| program.clone().into_os_string()),
+    );
+    let machine = Machine {
+        can_hw: true,
+        timeout: options.timeout,
+        ..Machine::default()
+    };
+    let outcome = guest::run(line, &machine, &command)?;
+    let count = Count::of(&outcome.stdout);
+    Ok(count.or_failed(outcome.status == 0, true))
 }

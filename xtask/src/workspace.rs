@@ -1,8 +1,10 @@
 //! Where things are, and how commands are run and announced.
 
-use std::env;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -66,6 +68,23 @@ pub fn capture(command: &mut Command) -> Result<String> {
     }
     String::from_utf8(output.stdout)
         .with_context(|| format!("{} printed something else than UTF-8", describe(command)))
+}
+
+/// Copies what comes through a pipe as it comes, and returns it all.
+pub fn forward(mut from: impl Read, mut to: impl Write) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut buffer = [0; 65536];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        // When nobody reads our output any more, the command still runs to its end.
+        let _ = to.write_all(&buffer[..length]).and_then(|()| to.flush());
+        all.extend(&buffer[..length]);
+    }
+    all
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 fn describe(command: &Command) -> String {

@@ -1,0 +1,146 @@
+//! What the steps of a test run came to.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// How many tests passed and failed, and which failed.
+#[derive(Default, PartialEq, Eq, Debug)]
+pub struct Count {
+    passed: u32,
+    failed: u32,
+    failures: Vec<String>,
+}
+
+impl Count {
+    /// Reads the output of test executables of Rust's test harness.
+    pub fn of(output: &[u8]) -> Self {
+        let mut count = Self::default();
+        for line in String::from_utf8_lossy(output).lines() {
+            if let Some(result) = line.strip_prefix("test result: ") {
+                count.passed += number_before(result, " passed");
+                count.failed += number_before(result, " failed");
+            } else if let Some(name) = line
+                .strip_prefix("test ")
+                .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+            {
+                count.failures.push(name.to_owned());
+            }
+        }
+        count
+    }
+
+    /// Adds what the executables could not say themselves: that one crashed or was killed, or that no test ran at all.
+    pub fn or_failed(mut self, success: bool, want_some: bool) -> Self {
+        if !success && self.failed == 0 {
+            self.add_failure("ended without a result");
+        }
+        if want_some && self.passed + self.failed == 0 {
+            self.add_failure("no test ran");
+        }
+        self
+    }
+
+    fn add_failure(&mut self, what: &str) {
+        self.failed += 1;
+        self.failures.push(what.to_owned());
+    }
+}
+
+/// The 3 of "ok. 3 passed; 0 failed" for " passed".
+fn number_before(text: &str, word: &str) -> u32 {
+    let before = text.split(word).next().unwrap_or_default();
+    before
+        .rsplit(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The steps so far.
+#[derive(Default)]
+pub struct Report {
+    steps: Vec<(String, Duration, Count)>,
+}
+
+impl Report {
+    /// Runs a step beneath its headline. An error counts as a failure, is shown, and comes back.
+    pub fn step(
+        &mut self,
+        name: impl Into<String>,
+        work: impl FnOnce() -> Result<Count>,
+    ) -> Result<()> {
+        let name = name.into();
+        println!("\n=== {name} ===");
+        let start = Instant::now();
+        let mut outcome = Ok(());
+        let count = work().unwrap_or_else(|error| {
+            eprintln!("xtask: {error:#}");
+            let mut count = Count::default();
+            count.add_failure(format!("{error:#}").lines().next().unwrap_or_default());
+            outcome = Err(error.context(format!("stopped at the step `{name}`")));
+            count
+        });
+        self.steps.push((name, start.elapsed(), count));
+        outcome
+    }
+
+    /// Prints the table and the line that sums it up; returns the exit status.
+    pub fn finish(self) -> u8 {
+        println!(
+            "\n{:<26} {:>8} {:>8} {:>8}",
+            "step", "seconds", "passed", "failed"
+        );
+        let (mut passed, mut failed) = (0, 0);
+        for (name, time, count) in &self.steps {
+            println!(
+                "{name:<26} {:>8.1} {:>8} {:>8}",
+                time.as_secs_f64(),
+                count.passed,
+                count.failed
+            );
+            passed += count.passed;
+            failed += count.failed;
+        }
+        for (name, _, count) in &self.steps {
+            for failure in &count.failures {
+                println!("failed: {name}: {failure}");
+            }
+        }
+        println!("cangw: {passed} passed, {failed} failed");
+        u8::from(failed > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_several_executables_add_up() {
+        let output = b"running 2 tests\ntest a ... ok\ntest b::c ... FAILED\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
+            test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        let count = Count::of(output);
+        assert_eq!(
+            count,
+            Count {
+                passed: 13,
+                failed: 1,
+                failures: vec!["b::c".into()]
+            }
+        );
+    }
+
+    #[test]
+    fn silence_is_a_failure() {
+        assert_eq!(Count::of(b"").or_failed(true, true).failed, 1);
+        assert_eq!(Count::of(b"").or_failed(true, false).failed, 0);
+        assert_eq!(
+            Count::of(b"test result: ok. 1 passed; 0 failed")
+                .or_failed(false, true)
+                .failed,
+            1
+        );
+    }
+}
