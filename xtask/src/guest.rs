@@ -3,7 +3,7 @@
 mod script;
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcom
     // Pipes for the guest's two outputs: QEMU finds them as its descriptors 1 and 0. Its own messages go to a file.
     qemu.stdin(guest_stderr)
         .stdout(guest_stdout)
-        .stderr(fs::File::create(folder.path.join("qemu.log"))?);
+        .stderr(File::create(folder.path.join("qemu.log"))?);
     let mut child = qemu.spawn().context("cannot start QEMU")?;
     // The pipes end with QEMU once this process has no other end of them.
     drop(qemu);
@@ -121,7 +121,7 @@ pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcom
     {
         Some(status) => Ok(Outcome { status, stdout }),
         None => bail!(
-            "the guest with kernel {} did not get to the end\n{}",
+            "the guest with kernel {} did not get to the end{}",
             kernel.release,
             folder.messages()
         ),
@@ -231,26 +231,35 @@ fn wait(child: &mut Child, time: Duration) -> Result<bool> {
 struct Folder {
     path: PathBuf,
     log: PathBuf,
+    /// Held as long as the folder is in use; the system lets go of it however this process ends.
+    _lock: File,
 }
 
 impl Folder {
     fn new(line: Line) -> Result<Self> {
         let home = workspace::target().join("vm");
         let path = home.join(std::process::id().to_string());
-        if let Ok(entries) = home.read_dir() {
-            for entry in entries.flatten() {
-                // Left over by a run that was interrupted.
-                let process = Path::new("/proc").join(entry.file_name());
-                if entry.path().is_dir() && !process.exists() {
-                    let _ = fs::remove_dir_all(entry.path());
-                }
+        fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        // Nobody looks at a folder between its making and its locking.
+        let making = File::open(&home)?;
+        making.lock()?;
+        for entry in home
+            .read_dir()?
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+        {
+            // Left over by a run that was interrupted.
+            if File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok()) {
+                let _ = fs::remove_dir_all(entry.path());
             }
         }
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir(&path)?;
+        let lock = File::open(&path)?;
+        lock.lock()?;
         Ok(Self {
             path,
             log: home.join(format!("{}-console.log", line.name())),
+            _lock: lock,
         })
     }
 
@@ -260,13 +269,19 @@ impl Folder {
         for name in ["qemu.log", "console.log"] {
             let bytes = fs::read(self.path.join(name)).unwrap_or_default();
             let content = String::from_utf8_lossy(&bytes);
-            let lines: Vec<_> = content.lines().collect();
-            for line in &lines[lines.len().saturating_sub(30)..] {
-                text.push_str("    ");
-                text.push_str(line.trim_end());
-                text.push('\n');
+            let lines: Vec<_> = content.lines().map(str::trim_end).collect();
+            let last = &lines[lines.len().saturating_sub(30)..];
+            let none = if lines.is_empty() { " (empty)" } else { "" };
+            text.push_str(&format!("\n  end of its {name}:{none}"));
+            for line in last {
+                text.push_str("\n    ");
+                text.push_str(line);
             }
         }
+        text.push_str(&format!(
+            "\n  all of the console's log: {}",
+            self.log.display()
+        ));
         text
     }
 }

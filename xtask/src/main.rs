@@ -23,7 +23,7 @@ use clap::Parser;
 
 /// The chores of the CAN gateway. Each verb first sets up what it needs.
 #[derive(Parser)]
-#[command(bin_name = "cargo xtask", max_term_width = 100)]
+#[command(bin_name = "cargo xtask")]
 enum Verb {
     Setup(setup::Options),
     Build(build::Options),
