@@ -1,9 +1,9 @@
 //! Debian packages: which are missing, and installing them.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use anyhow::{Result, bail};
 
@@ -69,15 +69,16 @@ fn apt_get(arguments: &[&str]) -> Result<Command> {
             arguments.join(" ")
         );
     };
-    // sudo drops the environment, hence env(1) beneath it.
+    // sudo drops the environment, hence env(1) beneath it. Another run may be installing too: wait for it.
     command
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"])
         .args([
-            "DEBIAN_FRONTEND=noninteractive",
-            "apt-get",
-            "--quiet",
-            "--quiet",
+            "--option=Dpkg::Use-Pty=0",
+            "--option=DPkg::Lock::Timeout=300",
         ])
-        .args(arguments);
+        .args(arguments)
+        // Standard output belongs to the command that the tools are for.
+        .stdout(io::stderr());
     Ok(command)
 }
 
