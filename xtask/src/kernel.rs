@@ -115,9 +115,17 @@ fn download(line: Line) -> Result<Kernel> {
         "looking for the newest kernel {}",
         line.name()
     ));
+    remove(&home.join("apt"))?;
     let apt = apt::Scratch::new(&home.join("apt"), line.packages().suites)?;
     let names = newest(&apt, line)?;
-    step(format_args!("fetching {}", names.join(" ")));
+    let list = names.join(" ");
+    if let Some(kernel) = cached(line)
+        && fs::read_to_string(kernel.folder.join("packages")).is_ok_and(|before| before == list)
+    {
+        step(format_args!("{} is there already", kernel.release));
+        return Ok(kernel);
+    }
+    step(format_args!("fetching {list}"));
     let tree = home.join("new");
     remove(&tree)?;
     for package in apt.download(&names)? {
@@ -128,6 +136,7 @@ fn download(line: Line) -> Result<Kernel> {
                 .arg(&tree),
         )?;
     }
+    fs::write(tree.join("packages"), list)?;
     let kernel = arrange(&tree, &home)?;
     remove(&home.join("apt"))?;
     Ok(kernel)
@@ -222,6 +231,7 @@ fn arrange(tree: &Path, home: &Path) -> Result<Kernel> {
     )?;
 
     let folder = home.join(&release);
+    // One that is there is left over by a fetch that did not get as far as writing `current`.
     remove(&folder)?;
     fs::rename(tree, &folder)?;
     // Written last and at once: a folder that it names is complete. Older ones stay, guests may be running from them.

@@ -16,10 +16,16 @@ impl Count {
     /// Reads the output of test executables of Rust's test harness.
     pub fn of(output: &[u8]) -> Self {
         let mut count = Self::default();
+        let mut unfinished = 0;
         for line in String::from_utf8_lossy(output).lines() {
             if let Some(result) = line.strip_prefix("test result: ") {
                 count.passed += number_before(result, " passed");
                 count.failed += number_before(result, " failed");
+                unfinished -= 1;
+            } else if line.starts_with("running ")
+                && (line.ends_with(" tests") || line.ends_with(" test"))
+            {
+                unfinished += 1;
             } else if let Some(name) = line
                 .strip_prefix("test ")
                 .and_then(|rest| rest.strip_suffix(" ... FAILED"))
@@ -27,10 +33,13 @@ impl Count {
                 count.failures.push(name.to_owned());
             }
         }
+        for _ in 0..unfinished {
+            count.add_failure("an executable ended amid its tests");
+        }
         count
     }
 
-    /// Adds what the executables could not say themselves: that one crashed or was killed, or that no test ran at all.
+    /// Adds what no executable could say itself: that the whole run went wrong, or that no test ran at all.
     pub fn or_failed(mut self, success: bool, want_some: bool) -> Self {
         if !success && self.failed == 0 {
             self.add_failure("ended without a result");
@@ -130,6 +139,13 @@ mod tests {
                 failures: vec!["b::c".into()]
             }
         );
+    }
+
+    #[test]
+    fn crashes_count() {
+        let output = b"running 1 test\ntest a ... \nrunning 2 tests\ntest result: ok. 2 passed; 0 failed; 0 ignored\n";
+        let count = Count::of(output);
+        assert_eq!((count.passed, count.failed), (2, 1));
     }
 
     #[test]
