@@ -45,7 +45,8 @@ pub fn run(options: &Options) -> Result<u8> {
     let mut report = Report::default();
     // The report is due also when a compile error ends the run early.
     if let Err(error) = steps(options, &mut report) {
-        eprintln!("xtask: {error:#}");
+        // Why was said when the step failed.
+        eprintln!("xtask: {error}");
     }
     Ok(report.finish())
 }

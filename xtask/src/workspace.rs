@@ -88,7 +88,14 @@ pub fn is_root() -> bool {
 }
 
 fn describe(command: &Command) -> String {
-    let mut words = vec![command.get_program().to_string_lossy()];
+    // Without its folder, so that the user can run it again as it is shown.
+    let program = Path::new(command.get_program());
+    let mut words = vec![
+        program
+            .file_name()
+            .unwrap_or(program.as_os_str())
+            .to_string_lossy(),
+    ];
     words.extend(command.get_args().map(|word| word.to_string_lossy()));
     let mut text = words.join(" ");
     if let Some((at, _)) = text.char_indices().nth(120) {
