@@ -1,3 +1,15 @@
 //! A CAN gateway in eBPF: rules are compiled to tables, programs in the kernel look them up.
+//!
+//! [`gateway::Gateway`] is the entrance. docs/architecture.md follows a rule from the command line to the tables.
 
+pub mod capability;
+#[doc(hidden)]
+pub mod cli;
 pub mod compile;
+pub mod error;
+pub mod gateway;
+pub mod kernel;
+pub mod rule;
+pub mod state;
+
+pub use error::{Error, Result};

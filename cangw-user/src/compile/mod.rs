@@ -130,13 +130,7 @@ pub fn compile(interface: Interface, rules: &[Input]) -> Result<Compiled, Error>
     let mut order: Vec<usize> = (0..rules.len()).collect();
     order.sort_by_key(|&i| class(&rules[i].matching));
     let sorted: Vec<Input> = order.iter().map(|&i| rules[i]).collect();
-    let mut out = Compiled {
-        tables: zeroed_tables(),
-        exact: BTreeMap::new(),
-        halves: Vec::new(),
-        cross: Vec::new(),
-        lists: Vec::new(),
-    };
+    let mut out = Compiled::nothing();
     let mut lists = Lists::new(&sorted);
     build(interface, &sorted, &mut lists, &mut out).map_err(|e| name_rules(e, &order))?;
     let (cells, lists) = lists.finish();
@@ -385,6 +379,18 @@ impl Lookup for Compiled {
 }
 
 impl Compiled {
+    /// The tables of no interface.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            tables: zeroed_tables(),
+            exact: BTreeMap::new(),
+            halves: Vec::new(),
+            cross: Vec::new(),
+            lists: Vec::new(),
+        }
+    }
+
     /// The rules that match a frame, in the order in which they are carried out: indices of the rules given.
     #[must_use]
     pub fn matches(&self, kind: FrameType, can_id: u32) -> Vec<u32> {

@@ -1,0 +1,110 @@
+//! The command line.
+
+mod args;
+mod classic;
+mod commands;
+mod output;
+mod probe;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::error::{Error, Result};
+use crate::rule::{ParseError, Rule, parse_filter, parse_limit};
+use args::{Cli, RuleArgs};
+use cangw_common::frame::FrameType;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    restore_sigpipe();
+    let matches = match Cli::command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(e) => {
+            // can-utils' cangw exits with 1 on a bad option.
+            let code = u8::from(e.use_stderr());
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::FAILURE;
+        }
+    };
+    match cli.command {
+        Some(command) => finish(commands::run(command)),
+        None => classic::run(&matches, &cli.classic),
+    }
+}
+
+fn finish(result: Result<()>) -> ExitCode {
+    let flushed = std::io::stdout().flush();
+    match result {
+        Ok(()) if flushed.is_ok() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("cangw: {e}");
+            ExitCode::from(code(&e))
+        }
+    }
+}
+
+/// The exit code of an error: that of can-utils' cangw where it has the same error.
+fn code(error: &Error) -> u8 {
+    error.errno().map_or(1, |errno| (256 - errno) as u8)
+}
+
+/// Rust ignores SIGPIPE, so that `cangw -L | head` would end with an error message.
+fn restore_sigpipe() {
+    // SAFETY: the default action is not a function of this process.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// Why options do not make a rule.
+pub(crate) enum BadRule {
+    /// An option is missing.
+    Missing(&'static str),
+    /// An option's value cannot be understood.
+    Parse(ParseError),
+}
+
+/// Makes a rule of its options.
+pub(crate) fn rule(args: &RuleArgs) -> std::result::Result<Rule, BadRule> {
+    let limit = args.limit.as_deref().map_or(Ok(0), parse_limit);
+    let limit = limit.map_err(BadRule::Parse)?;
+    let filter = args.filter.as_deref().map(parse_filter).transpose();
+    // 0:0 says nothing, and can-gw does not keep it.
+    let filter = filter.map_err(BadRule::Parse)?.filter(|f| !f.is_empty());
+    let source = args
+        .source
+        .clone()
+        .ok_or(BadRule::Missing("-s <source interface>"))?;
+    let target = args
+        .target
+        .clone()
+        .ok_or(BadRule::Missing("-d <target interface>"))?;
+    let kind = match (args.fd, args.xl) {
+        (false, false) => FrameType::Classic,
+        (true, _) => FrameType::Fd,
+        (false, true) => FrameType::Xl,
+    };
+    let rule = Rule {
+        source,
+        target,
+        kind,
+        echo: args.echo,
+        timestamp: args.timestamp,
+        iif_tx_ok: args.iif_tx_ok,
+        limit,
+        filter,
+    };
+    rule.check().map_err(BadRule::Parse)?;
+    Ok(rule)
+}

@@ -1,0 +1,269 @@
+//! `cangw probe`: what this kernel and these interfaces can do, found out by doing it in a namespace of its own.
+
+use serde::Serialize;
+
+use super::output;
+use crate::error::{Error, Result};
+use crate::kernel::filter::{self, Action, Plan};
+use crate::kernel::link::{self, Link};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::{bpf, pins};
+
+/// Something that was tried.
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    /// Why it does not work; `None` when it does.
+    problem: Option<String>,
+    /// What is impossible without it.
+    needed_for: &'static str,
+}
+
+/// What an interface can carry.
+#[derive(Serialize)]
+struct Device {
+    name: String,
+    kind: String,
+    mtu: u32,
+    classic: bool,
+    fd: bool,
+    xl: bool,
+    up: bool,
+    note: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Probe {
+    kernel: String,
+    findings: Vec<Finding>,
+    interfaces: Vec<Device>,
+    note: Option<String>,
+}
+
+pub(super) fn run(json: bool) -> Result<()> {
+    let mut findings = vec![
+        finding(
+            "capabilities",
+            "everything but --help",
+            crate::capability::require("the gateway"),
+        ),
+        finding("bpffs", "keeping rules between calls", pins::mounted()),
+        finding(
+            "network namespace cookie",
+            "keeping the rules of namespaces apart",
+            pins::namespace_cookie().map(drop),
+        ),
+    ];
+    findings.extend(in_own_namespace(try_kernel).unwrap_or_else(|e| {
+        vec![finding(
+            "a network namespace for trying",
+            "this probe",
+            Err(e),
+        )]
+    }));
+    let interfaces = Netlink::open()
+        .and_then(|netlink| link::list(&netlink))?
+        .into_iter()
+        .filter(|l| l.is_can)
+        .map(device)
+        .collect();
+    let probe = Probe {
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        findings,
+        interfaces,
+        note: can_gw(),
+    };
+    if json {
+        output::json(&probe)
+    } else {
+        print(&probe)
+    }
+}
+
+fn print(probe: &Probe) -> Result<()> {
+    output::print(|out| {
+        writeln!(out, "Linux {}", probe.kernel)?;
+        for f in &probe.findings {
+            match &f.problem {
+                None => writeln!(out, "  yes  {}", f.what)?,
+                Some(problem) => writeln!(
+                    out,
+                    "  NO   {}: {problem} (needed for {})",
+                    f.what, f.needed_for
+                )?,
+            }
+        }
+        for d in &probe.interfaces {
+            let mut types = String::from("classic");
+            for (can, name) in [(d.fd, ", FD"), (d.xl, ", XL")] {
+                if can {
+                    types.push_str(name);
+                }
+            }
+            let state = if d.up { "up" } else { "down" };
+            write!(
+                out,
+                "{} ({}, {state}): mtu {}, carries {types}",
+                d.name, d.kind, d.mtu
+            )?;
+            match &d.note {
+                Some(note) => writeln!(out, "; {note}")?,
+                None => writeln!(out)?,
+            }
+        }
+        if let Some(note) = &probe.note {
+            writeln!(out, "Note: {note}")?;
+        }
+        Ok(())
+    })
+}
+
+fn finding(what: &'static str, needed_for: &'static str, result: Result<()>) -> Finding {
+    Finding {
+        what,
+        problem: result.err().map(|e| e.to_string()),
+        needed_for,
+    }
+}
+
+fn device(link: Link) -> Device {
+    let note = if link.is_virtual() {
+        None
+    } else {
+        Some("a real device: tc is the engine to prefer, because XDP bypasses its queue".into())
+    };
+    Device {
+        classic: link.mtu >= 16,
+        fd: link.mtu >= 72,
+        xl: link.mtu >= 2060,
+        name: link.name,
+        kind: link.kind,
+        mtu: link.mtu,
+        up: link.up,
+        note,
+    }
+}
+
+/// Whether the kernel's own can-gw has rules, which forward the same frames a second time.
+fn can_gw() -> Option<String> {
+    let lists = [
+        "rcvlist_all",
+        "rcvlist_fil",
+        "rcvlist_inv",
+        "rcvlist_sff",
+        "rcvlist_eff",
+        "rcvlist_err",
+    ];
+    lists
+        .iter()
+        .filter_map(|list| std::fs::read_to_string(format!("/proc/net/can/{list}")).ok())
+        .any(|text| text.lines().any(|line| line.trim_end().ends_with(" gw")))
+        .then(|| "the kernel's can-gw has rules in this network namespace, too: frames that match both are forwarded twice".into())
+}
+
+/// Does something in a new network namespace, which is gone afterwards.
+fn in_own_namespace<T: Send>(what: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                // SAFETY: changes the namespace of this thread only, which ends with the closure.
+                if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+                    return Err(Error::io(
+                        "create a network namespace (CAP_SYS_ADMIN)",
+                        std::io::Error::last_os_error(),
+                    ));
+                }
+                Ok(what())
+            })
+            .join()
+            .unwrap_or_else(|_| {
+                Err(Error::io(
+                    "probe",
+                    std::io::Error::other("the probe failed"),
+                ))
+            })
+    })
+}
+
+/// Tries every part on the loopback interface.
+fn try_kernel() -> Vec<Finding> {
+    const LOOPBACK: u32 = 1;
+    let netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(e) => return vec![finding("rtnetlink", "everything", Err(e))],
+    };
+    let send = Plan {
+        actions: vec![Action::Send {
+            ifindex: LOOPBACK,
+            rule: 0,
+        }],
+        exclusive: false,
+    };
+    let echo = Plan {
+        actions: vec![
+            Action::Tag { limit: 0 },
+            Action::Echo {
+                ifindex: LOOPBACK,
+                rule: 0,
+            },
+            Action::Untag,
+        ],
+        exclusive: false,
+    };
+    let mut programs = bpf::Trial::load();
+    let (tc, loads, redirect_err) = match &mut programs {
+        Ok(trial) => (
+            trial.tc_fd().and_then(|fd| {
+                filter::add_clsact(&netlink, LOOPBACK)?;
+                filter::attach(&netlink, LOOPBACK, fd)
+            }),
+            Ok(()),
+            trial.tracepoint(),
+        ),
+        Err(e) => {
+            let again = || {
+                Err(Error::Bpf {
+                    what: "the programs".into(),
+                    message: e.to_string(),
+                })
+            };
+            (again(), again(), again())
+        }
+    };
+    let tc_works = tc.is_ok();
+    let list = |plan: &Plan, handle| {
+        if tc_works {
+            filter::add_list(&netlink, LOOPBACK, handle, plan)
+        } else {
+            Err(Error::Unsupported {
+                what: "tc with cls_bpf".into(),
+                remedy: "see above".into(),
+            })
+        }
+    };
+    vec![
+        finding("eBPF programs load", "everything", loads),
+        finding("tc: clsact and cls_bpf", "the tc engine", tc),
+        finding("tc: fw filter and mirred", "the tc engine", list(&send, 1)),
+        finding("tc: skbedit", "echo (-e)", list(&echo, 2)),
+        finding(
+            "generic XDP",
+            "the XDP engine",
+            programs.and_then(|mut t| t.attach_xdp(LOOPBACK)),
+        ),
+        finding(
+            "tracepoint xdp:xdp_redirect_err",
+            "counting what XDP loses, and so for the XDP engine",
+            redirect_err,
+        ),
+        finding("vcan", "virtual buses", link::try_create(&netlink, "vcan")),
+        finding(
+            "vxcan",
+            "buses between network namespaces",
+            link::try_create(&netlink, "vxcan"),
+        ),
+    ]
+}

@@ -1,0 +1,409 @@
+//! Makes a state true in the kernel: everything is built beside what is in force, then switched in one step.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use cangw_common::abi::{
+    self, ECHO, EXCLUSIVE, IIF_TX_OK, INTERFACES, MISFIT, PEER, PROBES, Tables, VIRTUAL,
+    mark::ECHO_ONLY,
+};
+
+use super::{Gateway, plan};
+use crate::compile::{self, Compiled, Input};
+use crate::error::{Error, Result};
+use crate::kernel::bpf::{self, Maps, TcProgram};
+use crate::kernel::filter::{self, Plan};
+use crate::kernel::link::Link;
+use crate::rule::Engine;
+use crate::state::{Entry, Live, State};
+
+/// An interface whose tables are to be replaced.
+struct Job {
+    name: String,
+    link: Link,
+    exclusive: bool,
+    asked: Engine,
+    rules: Vec<(Input, u8)>,
+    compiled: Compiled,
+    engine: Engine,
+    xdp_obstacle: Option<String>,
+    fingerprint: u64,
+}
+
+impl Gateway {
+    /// Applies a state. With `all`, also where nothing seems to have changed.
+    pub(super) fn apply(
+        &self,
+        state: &mut State,
+        links: &[Link],
+        new_slots: &[u32],
+        all: bool,
+    ) -> Result<()> {
+        resolve(state, links);
+        let jobs = self.jobs(state, links, all)?;
+        let any_rules = !state.rules.is_empty();
+        if any_rules && !bpf::is_loaded(&self.pins) {
+            bpf::load(&self.pins, state.settings.log)?;
+        }
+        if bpf::is_loaded(&self.pins) {
+            let mut maps = Maps::open(&self.pins)?;
+            for &slot in new_slots {
+                maps.reset_rule(slot)?;
+            }
+            for job in jobs {
+                self.install(&mut maps, state, job)?;
+            }
+            self.remove_unused(&mut maps, state, links)?;
+        }
+        state
+            .interfaces
+            .retain(|_, i| i.live.is_some() || !i.is_default());
+        Ok(())
+    }
+
+    /// Compiles what has changed. Nothing in the kernel is touched, so that an error leaves everything as it was.
+    fn jobs(&self, state: &State, links: &[Link], all: bool) -> Result<Vec<Job>> {
+        let mut sources: Vec<u32> = state.rules.iter().map(|e| e.source).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let mut jobs = Vec::new();
+        for link in links.iter().filter(|l| sources.contains(&l.index)) {
+            let known = state.interfaces.get(&link.name);
+            let exclusive = known.is_some_and(|i| i.exclusive);
+            let asked = known.map_or(Engine::Auto, |i| i.engine);
+            let rules = inputs(state, link, links);
+            let echo_target = state
+                .rules
+                .iter()
+                .any(|e| e.rule.echo && e.target == link.index && e.source != 0);
+            let mut flags = 0;
+            if exclusive {
+                flags |= EXCLUSIVE;
+            }
+            if link.is_virtual() {
+                flags |= VIRTUAL;
+            }
+            let interface = compile::Interface {
+                ifindex: link.index,
+                max_hops: u32::from(state.settings.max_hops),
+                flags,
+                reentry: echo_target && state.settings.max_hops > 1,
+            };
+            let fingerprint = fingerprint(&interface, echo_target, asked, &rules);
+            if let Some(live) = known.and_then(|i| i.live.as_ref())
+                && live.ifindex == link.index
+                && live.fingerprint == fingerprint
+                && !all
+            {
+                continue;
+            }
+            let bare: Vec<Input> = rules.iter().map(|(input, _)| *input).collect();
+            let compiled = compile::compile(interface, &bare)
+                .map_err(|e| name_rules(state, link, &bare, e))?;
+            let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, &rules, &compiled);
+            let engine =
+                plan::engine(asked, xdp_obstacle.as_deref()).map_err(|reason| Error::Engine {
+                    engine: asked,
+                    interface: link.name.clone(),
+                    reason,
+                })?;
+            jobs.push(Job {
+                name: link.name.clone(),
+                link: link.clone(),
+                exclusive,
+                asked,
+                rules,
+                compiled,
+                engine,
+                xdp_obstacle,
+                fingerprint,
+            });
+        }
+        Ok(jobs)
+    }
+
+    /// Replaces the tables of an interface and attaches its engine.
+    fn install(&self, maps: &mut Maps, state: &mut State, mut job: Job) -> Result<()> {
+        let old = state
+            .interfaces
+            .get(&job.name)
+            .and_then(|i| i.live.clone())
+            .filter(|live| live.ifindex == job.link.index);
+        let slot = match &old {
+            Some(live) => live.slot,
+            None => free_slot(state, job.link.index)?,
+        };
+        if old.is_none() {
+            maps.reset_reasons(slot)?;
+        }
+        let generation = old.as_ref().map_or(0, |live| live.generation ^ 1);
+        job.compiled.tables.head.aux = slot * 2 + generation;
+        let mut live = Live {
+            ifindex: job.link.index,
+            slot,
+            generation,
+            engine: job.engine,
+            qdisc: old.as_ref().is_some_and(|live| live.qdisc),
+            fingerprint: job.fingerprint,
+        };
+        let ifindex = job.link.index;
+        let mut wanted = HashSet::new();
+        if job.engine == Engine::Tc {
+            match self.install_lists(&mut job, &mut live) {
+                Ok(handles) => wanted = handles,
+                // A kernel without tc's parts can still forward by XDP, if the rules allow.
+                Err(Error::Unsupported { .. })
+                    if job.asked == Engine::Auto && job.xdp_obstacle.is_none() =>
+                {
+                    live.engine = Engine::Xdp;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        maps.switch(slot, &job.compiled)?;
+        if live.engine == Engine::Tc {
+            filter::attach(&self.netlink, ifindex, TcProgram::open(&self.pins)?.fd()?)?;
+            bpf::detach_xdp(&self.pins, ifindex)?;
+        } else {
+            bpf::attach_xdp(&self.pins, ifindex)?;
+            filter::detach(&self.netlink, ifindex)?;
+        }
+        self.remove_lists(state, ifindex, |handle| wanted.contains(&handle))?;
+        state.interfaces.entry(job.name).or_default().live = Some(live);
+        Ok(())
+    }
+
+    /// Installs the lists that are missing and writes their handles into the tables; the handles in use.
+    fn install_lists(&self, job: &mut Job, live: &mut Live) -> Result<HashSet<u32>> {
+        let ifindex = job.link.index;
+        if filter::add_clsact(&self.netlink, ifindex)? {
+            live.qdisc = true;
+        }
+        let installed = filter::installed(&self.netlink, ifindex)?;
+        let mut used: HashSet<u32> = installed.iter().map(|f| f.handle & !ECHO_ONLY).collect();
+        let mut known: HashMap<Plan, u32> = HashMap::new();
+        let mut wanted = HashSet::new();
+        let shared = job.compiled.lists.len() > plan::OWN_FILTERS;
+        for list in &job.compiled.lists {
+            let rules: Vec<_> = list.rules.iter().map(|&i| job.rules[i as usize]).collect();
+            let plan = plan::of_list(&rules, job.exclusive, shared);
+            if plan.actions.is_empty() {
+                continue;
+            }
+            let handle = match known.get(&plan) {
+                Some(&handle) => handle,
+                None => {
+                    let handle = match filter::find(&installed, &plan, false) {
+                        Some(handle) => handle,
+                        None => {
+                            let handle = free_handle(&mut used)?;
+                            filter::add_list(&self.netlink, ifindex, handle, &plan)?;
+                            handle
+                        }
+                    };
+                    wanted.insert(handle);
+                    // A driver's frame is sent by the program, which leaves only the echoes to tc.
+                    let echoes = plan::echoes_of_list(&rules, job.exclusive, shared);
+                    if !job.link.is_virtual() && !echoes.actions.is_empty() {
+                        let twin = handle | ECHO_ONLY;
+                        wanted.insert(twin);
+                        if !installed.iter().any(|f| f.handle == twin) {
+                            filter::add_list(&self.netlink, ifindex, twin, &echoes)?;
+                        }
+                    }
+                    known.insert(plan, handle);
+                    handle
+                }
+            };
+            job.compiled.tables.cells[usize::from(list.id)].handle = handle as u16;
+        }
+        Ok(wanted)
+    }
+
+    /// Removes lists, keeping what their targets refused.
+    fn remove_lists(
+        &self,
+        state: &mut State,
+        ifindex: u32,
+        keep: impl Fn(u32) -> bool,
+    ) -> Result<()> {
+        for list in filter::installed(&self.netlink, ifindex)? {
+            if keep(list.handle) {
+                continue;
+            }
+            for (rule, refused) in &list.refused {
+                if let Some(entry) = state.rules.iter_mut().find(|e| e.slot == *rule) {
+                    entry.refused += u64::from(*refused);
+                }
+            }
+            filter::delete_list(&self.netlink, ifindex, &list)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the engine off interfaces that have no rules any more, and forgets those that are gone.
+    fn remove_unused(&self, maps: &mut Maps, state: &mut State, links: &[Link]) -> Result<()> {
+        let names: Vec<String> = state.interfaces.keys().cloned().collect();
+        for name in names {
+            let Some(live) = state.interfaces.get(&name).and_then(|i| i.live.clone()) else {
+                continue;
+            };
+            let here = links.iter().any(|l| l.index == live.ifindex);
+            if here && state.rules.iter().any(|e| e.source == live.ifindex) {
+                continue;
+            }
+            if here {
+                filter::detach(&self.netlink, live.ifindex)?;
+                self.remove_lists(state, live.ifindex, |_| false)?;
+                if live.qdisc {
+                    filter::delete_clsact(&self.netlink, live.ifindex)?;
+                }
+            }
+            bpf::detach_xdp(&self.pins, live.ifindex)?;
+            maps.clear(live.slot)?;
+            if let Some(interface) = state.interfaces.get_mut(&name) {
+                interface.live = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the interfaces of all rules: by index, so that a rule follows its interface through a change of name; else by name, so that it
+/// finds an interface that was deleted and created again.
+fn resolve(state: &mut State, links: &[Link]) {
+    let mut renamed = Vec::new();
+    let find = |index: u32, name: &str| {
+        links
+            .iter()
+            .find(|l| l.index == index)
+            .or_else(|| links.iter().find(|l| l.name == name))
+            .filter(|l| l.is_can)
+    };
+    for entry in &mut state.rules {
+        let source = find(entry.source, &entry.rule.source);
+        entry.source = source.map_or(0, |l| l.index);
+        if let Some(link) = source
+            && link.name != entry.rule.source
+        {
+            renamed.push((entry.rule.source.clone(), link.name.clone()));
+            entry.rule.source.clone_from(&link.name);
+        }
+        let target = find(entry.target, &entry.rule.target);
+        entry.target = target.map_or(0, |l| l.index);
+        if let Some(link) = target {
+            entry.rule.target.clone_from(&link.name);
+        }
+    }
+    for (old, new) in renamed {
+        if let Some(interface) = state.interfaces.remove(&old) {
+            state.interfaces.insert(new, interface);
+        }
+    }
+}
+
+/// The rules of an interface that can be carried out now, with their hop limits, newest first.
+fn inputs(state: &State, source: &Link, links: &[Link]) -> Vec<(Input, u8)> {
+    state
+        .rules
+        .iter()
+        .filter(|e| e.source == source.index)
+        .filter_map(|e| Some((e, links.iter().find(|l| l.index == e.target)?)))
+        .map(|(e, target)| (input(e, source, target), e.rule.limit))
+        .collect()
+}
+
+fn input(entry: &Entry, source: &Link, target: &Link) -> Input {
+    let rule = &entry.rule;
+    let mut flags = 0;
+    if rule.echo {
+        flags |= ECHO;
+    }
+    if rule.iif_tx_ok {
+        flags |= IIF_TX_OK;
+    } else if source.peer == Some(target.index) {
+        flags |= PEER;
+    }
+    if target.mtu < rule.kind.mtu() {
+        flags |= MISFIT;
+    }
+    Input {
+        slot: entry.slot,
+        matching: rule.matching(),
+        target: target.index,
+        flags,
+    }
+}
+
+fn fingerprint(
+    interface: &compile::Interface,
+    echo_target: bool,
+    asked: Engine,
+    rules: &[(Input, u8)],
+) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{interface:?} {echo_target} {asked}").hash(&mut hasher);
+    for (rule, limit) in rules {
+        let matching = (rule.matching.kind, rule.matching.predicate);
+        (rule.slot, matching, rule.target, rule.flags, limit).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// A slot for the tables of an interface, where the program will look for it.
+fn free_slot(state: &State, ifindex: u32) -> Result<u32> {
+    (0..PROBES)
+        .map(|probe| abi::slot(ifindex, probe))
+        .find(|slot| {
+            !state
+                .interfaces
+                .values()
+                .any(|i| i.live.as_ref().is_some_and(|live| live.slot == *slot))
+        })
+        .ok_or_else(|| Error::Unsupported {
+            what: format!("room for the tables of interface {ifindex}"),
+            remedy: format!("of {INTERFACES} slots, the {PROBES} for this index are taken; remove the rules of an interface that is not needed"),
+        })
+}
+
+fn free_handle(used: &mut HashSet<u32>) -> Result<u32> {
+    let handle = (1..=0xFFFF)
+        .find(|h| !used.contains(h))
+        .ok_or_else(|| Error::Unsupported {
+            what: "free handle for a list of rules".into(),
+            remedy: "65,535 lists are in use on this interface; remove rules".into(),
+        })?;
+    used.insert(handle);
+    Ok(handle)
+}
+
+/// Says which rules cannot be compiled.
+fn name_rules(state: &State, link: &Link, inputs: &[Input], error: compile::Error) -> Error {
+    const SHOWN: usize = 5;
+    let named = error.rules();
+    let mut rules: Vec<String> = named
+        .iter()
+        .take(SHOWN)
+        .filter_map(|&i| state.rules.iter().find(|e| e.slot == inputs[i].slot))
+        .map(|e| format!("'{}'", e.rule))
+        .collect();
+    if named.len() > SHOWN {
+        rules.push(format!("and {} more", named.len() - SHOWN));
+    }
+    Error::Compile {
+        interface: link.name.clone(),
+        rules: rules.join(", "),
+        error,
+    }
+}
+
+impl Maps {
+    /// Forgets the tables of a slot.
+    fn clear(&mut self, slot: u32) -> Result<()> {
+        let nothing = Compiled::nothing();
+        debug_assert_eq!(nothing.tables.head.ifindex, 0);
+        self.switch(slot, &nothing)
+    }
+}
+
+const _: () = assert!(size_of::<Tables>() < 1 << 20);

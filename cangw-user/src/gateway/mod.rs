@@ -1,0 +1,313 @@
+//! The gateway of a network namespace: rules are added, deleted, listed. Nothing of it lives in this process.
+
+mod apply;
+mod plan;
+mod report;
+
+use cangw_common::abi::MAX_RULES;
+
+use crate::error::{Error, Result};
+use crate::kernel::bpf;
+use crate::kernel::link::{self, Link};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::pins::Pins;
+use crate::rule::{Engine, Rule, kind_name};
+use crate::state::{Entry, Settings, State};
+
+pub use report::{InterfaceReport, Report, RuleReport};
+
+/// The gateway, opened for one call and locked against others meanwhile.
+pub struct Gateway {
+    pins: Pins,
+    netlink: Netlink,
+    state: State,
+}
+
+impl Gateway {
+    /// Opens the gateway to change it.
+    ///
+    /// # Errors
+    /// When a capability, bpffs or netlink is missing.
+    pub fn open() -> Result<Self> {
+        crate::capability::require("changing rules")?;
+        let pins = Pins::open(true)?.ok_or(Error::NoBpffs)?;
+        let state = State::read(&pins)?;
+        Ok(Self {
+            pins,
+            netlink: Netlink::open()?,
+            state,
+        })
+    }
+
+    /// Opens the gateway to look at it; `None` when this namespace has no rules and no settings.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn look() -> Result<Option<Self>> {
+        crate::capability::require("reading rules and counters")?;
+        let Some(pins) = Pins::open(false)? else {
+            return Ok(None);
+        };
+        let state = State::read(&pins)?;
+        Ok(Some(Self {
+            pins,
+            netlink: Netlink::open()?,
+            state,
+        }))
+    }
+
+    /// Adds rules, the last given being the newest: all of them or, on an error, none.
+    ///
+    /// # Errors
+    /// The first rule that cannot be, and why.
+    pub fn add(&mut self, rules: &[Rule]) -> Result<()> {
+        self.add_with(rules, |_| {})
+    }
+
+    /// Adds rules and changes the state in the same step.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_with(&mut self, rules: &[Rule], change: impl FnOnce(&mut State)) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        let mut entries = Vec::with_capacity(rules.len());
+        {
+            let mut slots = state.free_rule_slots();
+            for rule in rules {
+                let (source, target) = self.check(&links, rule)?;
+                let slot = slots.next().ok_or(Error::TooManyRules { max: MAX_RULES })?;
+                entries.push(Entry {
+                    rule: rule.clone(),
+                    slot,
+                    source,
+                    target,
+                    refused: 0,
+                });
+            }
+        }
+        let new_slots: Vec<u32> = entries.iter().map(|e| e.slot).collect();
+        entries.reverse();
+        entries.append(&mut state.rules);
+        state.rules = entries;
+        change(&mut state);
+        self.commit(state, &links, &new_slots)
+    }
+
+    /// Deletes the newest rule that is like `rule`, as can-gw does.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn delete(&mut self, rule: &Rule) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        let at = state
+            .rules
+            .iter()
+            .position(|entry| same_rule(&entry.rule, rule))
+            .ok_or_else(|| Error::NoRule {
+                rule: rule.to_string(),
+            })?;
+        state.rules.remove(at);
+        self.commit(state, &links, &[])
+    }
+
+    /// Deletes all rules and everything that they needed in the kernel. Settings other than the defaults stay.
+    ///
+    /// # Errors
+    /// When the kernel refuses to remove something.
+    pub fn flush(&mut self) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        state.rules.clear();
+        self.commit(state, &links, &[])
+    }
+
+    /// Applies the rules again, so that those whose interfaces came back are in force.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sync(&mut self) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        self.commit(self.state.clone(), &links, &[])
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.state.settings
+    }
+
+    /// The number of the program that logs; `None` when logging is off or nothing is loaded.
+    ///
+    /// # Errors
+    /// When the program cannot be opened.
+    pub fn logging_program(&self) -> Result<Option<u32>> {
+        if !self.state.settings.log || !bpf::is_loaded(&self.pins) {
+            return Ok(None);
+        }
+        bpf::TcProgram::open(&self.pins)?.id().map(Some)
+    }
+
+    /// Changes the settings.
+    ///
+    /// # Errors
+    /// When the kernel refuses the consequences.
+    pub fn set(&mut self, settings: Settings) -> Result<()> {
+        if settings == self.state.settings {
+            return Ok(());
+        }
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        if settings.log != state.settings.log && bpf::is_loaded(&self.pins) {
+            bpf::load(&self.pins, settings.log)?;
+            // The new program is to be attached everywhere.
+            self.state.dirty = true;
+        }
+        state.settings = settings;
+        self.commit(state, &links, &[])
+    }
+
+    /// Changes how the frames of an interface are handled.
+    ///
+    /// # Errors
+    /// When there is no such CAN interface, or it cannot be so.
+    pub fn set_interface(
+        &mut self,
+        name: &str,
+        exclusive: Option<bool>,
+        engine: Option<Engine>,
+    ) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        find_can(&links, name)?;
+        let mut state = self.state.clone();
+        change_interface(&mut state, name, exclusive, engine);
+        self.commit(state, &links, &[])
+    }
+
+    /// Checks a rule against the interfaces; the indices of source and target.
+    fn check(&self, links: &[Link], rule: &Rule) -> Result<(u32, u32)> {
+        rule.check()?;
+        let max = self.state.settings.max_hops;
+        if rule.limit > max {
+            return Err(Error::HopLimit {
+                limit: rule.limit,
+                max,
+            });
+        }
+        let source = find_can(links, &rule.source)?;
+        let target = find_can(links, &rule.target)?;
+        if source.index == target.index && !rule.iif_tx_ok {
+            return Err(Error::SameInterface {
+                name: rule.source.clone(),
+            });
+        }
+        let need = rule.kind.mtu();
+        if target.mtu < need {
+            return Err(Error::Mtu {
+                name: rule.target.clone(),
+                mtu: target.mtu,
+                need,
+                kind: kind_name(rule.kind),
+            });
+        }
+        Ok((source.index, target.index))
+    }
+
+    /// Makes a new state true: in the kernel first, and if that fails the old one again.
+    fn commit(&mut self, mut state: State, links: &[Link], new_slots: &[u32]) -> Result<()> {
+        let interrupted = self.state.dirty;
+        state.dirty = true;
+        // Whoever finds this state after a crash applies it again.
+        let written = if state.is_default() && !bpf::is_loaded(&self.pins) {
+            Ok(())
+        } else {
+            state.write(&self.pins)
+        };
+        let applied = written.and_then(|()| self.apply(&mut state, links, new_slots, interrupted));
+        if let Err(error) = applied {
+            self.roll_back(links);
+            return Err(error);
+        }
+        state.dirty = false;
+        self.state = state;
+        if self.state.rules.is_empty() {
+            let keep = !self.state.is_default();
+            if keep {
+                self.state.write(&self.pins)?;
+            }
+            self.pins.remove(|pin| keep && pin == bpf::STATE)
+        } else {
+            self.state.write(&self.pins)
+        }
+    }
+
+    /// After a failure: what was in force before is in force again. What fails here is reported by the next call.
+    fn roll_back(&mut self, links: &[Link]) {
+        let mut old = self.state.clone();
+        if old.is_default() {
+            old.dirty = true;
+            let _ = self.apply(&mut old, links, &[], true);
+            let _ = self.pins.remove(|_| false);
+            return;
+        }
+        old.dirty = self.apply(&mut old.clone(), links, &[], true).is_err();
+        let _ = old.write(&self.pins);
+    }
+}
+
+/// Sets what was given for an interface.
+pub fn change_interface(
+    state: &mut State,
+    name: &str,
+    exclusive: Option<bool>,
+    engine: Option<Engine>,
+) {
+    let interface = state.interfaces.entry(name.to_owned()).or_default();
+    if let Some(exclusive) = exclusive {
+        interface.exclusive = exclusive;
+    }
+    if let Some(engine) = engine {
+        interface.engine = engine;
+    }
+}
+
+fn find_can<'a>(links: &'a [Link], name: &str) -> Result<&'a Link> {
+    let link = links
+        .iter()
+        .find(|l| l.name == name)
+        .ok_or_else(|| Error::NoInterface {
+            name: name.to_owned(),
+        })?;
+    if !link.is_can {
+        return Err(Error::NotCan {
+            name: name.to_owned(),
+        });
+    }
+    Ok(link)
+}
+
+/// Whether `-D` with these options means this rule (`cgw_remove_job`): flags, hop limit, interfaces and the filter as it was
+/// given. No filter is the same as `0:0`.
+fn same_rule(a: &Rule, b: &Rule) -> bool {
+    let filter = |r: &Rule| r.filter.filter(|f| !f.is_empty());
+    (
+        &a.source,
+        &a.target,
+        a.kind,
+        a.echo,
+        a.timestamp,
+        a.iif_tx_ok,
+        a.limit,
+        filter(a),
+    ) == (
+        &b.source,
+        &b.target,
+        b.kind,
+        b.echo,
+        b.timestamp,
+        b.iif_tx_ok,
+        b.limit,
+        filter(b),
+    )
+}

@@ -1,0 +1,140 @@
+//! Rules and counters, for people and for programs.
+
+use cangw_common::abi::Reason;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+
+use super::Gateway;
+use crate::error::Result;
+use crate::kernel::bpf::{self, Maps};
+use crate::kernel::filter::{self, SHARED};
+use crate::kernel::link;
+use crate::rule::{Engine, Rule};
+
+/// A rule with its counters, in frames.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleReport {
+    /// The rule.
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// The interface that the rule waits for; `None` when it is in force.
+    pub waiting_for: Option<String>,
+    /// Frames that the target took.
+    pub handled: u64,
+    /// Frames that it did not take: `dropped_refused` and `dropped_mtu` together.
+    pub dropped: u64,
+    /// Frames that had reached the hop limit.
+    pub deleted: u64,
+    /// Of `dropped`: target down, gone, or its queue full.
+    pub dropped_refused: u64,
+    /// Of `dropped`: the target's MTU is too small.
+    pub dropped_mtu: u64,
+    /// Frames that came from the target itself (no `-i`); can-gw does not count these.
+    pub skipped_origin: u64,
+}
+
+/// An interface with its counters, in frames.
+#[derive(Clone, Debug, Serialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: String,
+    /// The engine in use; `None` while the interface has no rules in force.
+    pub engine: Option<Engine>,
+    /// The engine that was asked for.
+    pub engine_asked: Engine,
+    /// Whether local sockets miss what is forwarded.
+    pub exclusive: bool,
+    /// Frames that no rule looked at, by reason.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Frames that targets refused and that cannot be told apart by rule, because more than 1,024 lists share filters.
+    pub refused_shared: u64,
+}
+
+/// Everything that is to be known.
+#[derive(Clone, Debug, Serialize, Default)]
+pub struct Report {
+    /// The rules, newest first.
+    pub rules: Vec<RuleReport>,
+    /// The interfaces that have rules or settings.
+    pub interfaces: Vec<InterfaceReport>,
+}
+
+impl Gateway {
+    /// Rules, interfaces and their counters.
+    ///
+    /// # Errors
+    /// When a map or the kernel's filters cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        let links = link::list(&self.netlink)?;
+        let maps = if bpf::is_loaded(&self.pins) {
+            Some(Maps::open(&self.pins)?)
+        } else {
+            None
+        };
+        let mut refused: HashMap<u32, u64> = HashMap::new();
+        let mut interfaces = Vec::new();
+        for (name, interface) in &self.state.interfaces {
+            let live = interface
+                .live
+                .as_ref()
+                .filter(|live| links.iter().any(|l| l.index == live.ifindex));
+            let mut reasons = BTreeMap::new();
+            let mut refused_shared = 0;
+            if let (Some(live), Some(maps)) = (live, &maps) {
+                let counters = maps.reasons(live.slot)?;
+                for reason in Reason::ALL {
+                    reasons.insert(reason.name(), counters.0[reason as usize]);
+                }
+                for list in filter::installed(&self.netlink, live.ifindex)? {
+                    for (rule, n) in list.refused {
+                        if rule == SHARED {
+                            refused_shared += u64::from(n);
+                        } else {
+                            *refused.entry(rule).or_default() += u64::from(n);
+                        }
+                    }
+                }
+            }
+            interfaces.push(InterfaceReport {
+                name: name.clone(),
+                engine: live.map(|l| l.engine),
+                engine_asked: interface.engine,
+                exclusive: interface.exclusive,
+                reasons,
+                refused_shared,
+            });
+        }
+        let mut rules = Vec::with_capacity(self.state.rules.len());
+        let here: HashMap<u32, &str> = links.iter().map(|l| (l.index, l.name.as_str())).collect();
+        for entry in &self.state.rules {
+            let counters = match &maps {
+                Some(maps) => maps.rule(entry.slot)?,
+                None => Default::default(),
+            };
+            let mut rule = entry.rule.clone();
+            let mut waiting_for = None;
+            for (index, name) in [
+                (entry.target, &mut rule.target),
+                (entry.source, &mut rule.source),
+            ] {
+                match here.get(&index) {
+                    Some(now) => (*now).clone_into(name),
+                    None => waiting_for = Some(name.clone()),
+                }
+            }
+            let dropped_refused =
+                counters.refused + entry.refused + refused.get(&entry.slot).copied().unwrap_or(0);
+            rules.push(RuleReport {
+                rule,
+                waiting_for,
+                handled: counters.sent.saturating_sub(dropped_refused),
+                dropped: dropped_refused + counters.mtu,
+                deleted: counters.hop_limit,
+                dropped_refused,
+                dropped_mtu: counters.mtu,
+                skipped_origin: counters.origin,
+            });
+        }
+        Ok(Report { rules, interfaces })
+    }
+}

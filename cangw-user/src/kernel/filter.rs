@@ -1,0 +1,521 @@
+//! tc at an interface's ingress: the clsact qdisc, the program's filter, and the fw filters that carry out lists.
+//!
+//! A list is a sequence of actions under one handle. An fw filter holds at most 32 actions, so that a longer
+//! list goes on under the same handle at the next priority.
+
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla as _};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage, TcOption};
+
+use cangw_common::abi::mark;
+
+use super::attr::{self, Attributes};
+use super::netlink::Netlink;
+use crate::error::{Error, Result};
+
+/// Priority of the program; the lists follow. High numbers, so that other users' filters come first.
+const PRIORITY: u16 = 0xCA00;
+/// `TCA_ACT_MAX_PRIO`: actions of one filter.
+const MAX_ACTIONS: usize = 32;
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`
+const INGRESS: u32 = 0xFFFF_FFF2;
+/// `TC_H_CLSACT`
+const CLSACT: u32 = 0xFFFF_FFF1;
+/// `ETH_P_ALL` in network order.
+const ALL_PROTOCOLS: u32 = 0x0300;
+const PROGRAM_NAME: &str = "cangw";
+
+// linux/pkt_cls.h, tc_act/*.h
+const TCA_FW_ACT: u16 = 4;
+const TCA_FW_MASK: u16 = 5;
+const TCA_BPF_FD: u16 = 6;
+const TCA_BPF_NAME: u16 = 7;
+const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+const TCA_ACT_KIND: u16 = 1;
+const TCA_ACT_OPTIONS: u16 = 2;
+const TCA_ACT_STATS: u16 = 4;
+const TCA_ACT_COOKIE: u16 = 6;
+const TCA_STATS_QUEUE: u16 = 3;
+/// `TCA_MIRRED_PARMS` and `TCA_SKBEDIT_PARMS`
+const PARMS: u16 = 2;
+const TCA_SKBEDIT_MARK: u16 = 5;
+const TCA_SKBEDIT_MASK: u16 = 8;
+const EGRESS_REDIRECT: u32 = 1;
+const EGRESS_MIRROR: u32 = 2;
+const INGRESS_REDIRECT: u32 = 3;
+const INGRESS_MIRROR: u32 = 4;
+/// Offset of `overlimits` in `struct gnet_stats_queue`.
+const OVERLIMITS: usize = 16;
+
+/// What follows an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(i32)]
+enum Control {
+    /// `TC_ACT_UNSPEC`: the filter of the next priority.
+    NextFilter = -1,
+    /// `TC_ACT_OK`: local sockets.
+    Deliver = 0,
+    /// `TC_ACT_PIPE`: the next action.
+    NextAction = 3,
+    /// `TC_ACT_STOLEN`: nothing, the frame is gone.
+    Gone = 4,
+}
+
+/// One step of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Send to an interface, for the rule with this slot.
+    Send {
+        /// Target.
+        ifindex: u32,
+        /// Slot of the rule, or [`SHARED`].
+        rule: u32,
+    },
+    /// Deliver to local sockets of an interface.
+    Echo {
+        /// Target.
+        ifindex: u32,
+        /// Slot of the rule, or [`SHARED`].
+        rule: u32,
+    },
+    /// Mark the frame as an echo of a rule with this hop limit.
+    Tag {
+        /// The limit; 0 for none.
+        limit: u8,
+    },
+    /// Take all marks off.
+    Untag,
+}
+
+/// In place of a rule's slot: the list serves several rules.
+pub const SHARED: u32 = u32::MAX;
+
+/// What a list does, after which the frame is delivered on its source or, if exclusive, not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// The steps.
+    pub actions: Vec<Action>,
+    /// Whether local sockets of the source miss the frame.
+    pub exclusive: bool,
+}
+
+/// An action as tc has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Raw {
+    kind: &'static str,
+    control: i32,
+    /// `eaction` and `ifindex` of mirred, mark and mask of skbedit.
+    first: u32,
+    second: u32,
+    rule: u32,
+}
+
+/// A filter of ours, as the kernel has it.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Priority, relative to the first list's.
+    chunk: u16,
+    /// Handle of the list.
+    pub handle: u32,
+    actions: Vec<Raw>,
+    /// Frames that a send action could not deliver, by rule.
+    pub refused: Vec<(u32, u32)>,
+}
+
+impl Plan {
+    /// The actions, in filters of at most 32.
+    fn raw(&self) -> Vec<Vec<Raw>> {
+        let mut actions: Vec<Raw> = self.actions.iter().map(|a| a.raw()).collect();
+        if let Some(last) = actions.last_mut() {
+            last.control = Control::Deliver as i32;
+            if self.exclusive && last.kind == "mirred" {
+                // The last copy is the frame itself.
+                last.control = Control::Gone as i32;
+                last.first = match last.first {
+                    EGRESS_MIRROR => EGRESS_REDIRECT,
+                    INGRESS_MIRROR => INGRESS_REDIRECT,
+                    other => other,
+                };
+            }
+        }
+        let chunks = actions.len().div_ceil(MAX_ACTIONS);
+        let mut filters: Vec<Vec<Raw>> = actions.chunks(MAX_ACTIONS).map(<[_]>::to_vec).collect();
+        for filter in filters.iter_mut().take(chunks.saturating_sub(1)) {
+            if let Some(last) = filter.last_mut() {
+                last.control = Control::NextFilter as i32;
+            }
+        }
+        filters
+    }
+}
+
+impl Action {
+    fn raw(self) -> Raw {
+        let control = Control::NextAction as i32;
+        let (kind, first, second, rule) = match self {
+            Self::Send { ifindex, rule } => ("mirred", EGRESS_MIRROR, ifindex, rule),
+            Self::Echo { ifindex, rule } => ("mirred", INGRESS_MIRROR, ifindex, rule),
+            Self::Tag { limit } => {
+                let mark = mark::TAG | u32::from(limit) << mark::LIMIT_SHIFT;
+                ("skbedit", mark, mark::ECHO_MASK, 0)
+            }
+            Self::Untag => ("skbedit", 0, u32::MAX, 0),
+        };
+        Raw {
+            kind,
+            control,
+            first,
+            second,
+            rule,
+        }
+    }
+}
+
+impl Raw {
+    fn attributes(&self) -> Attributes {
+        // struct tc_gen: index, capab, action, refcnt, bindcnt; then eaction and ifindex of mirred.
+        let mut parms = vec![0u8; 20];
+        parms[8..12].copy_from_slice(&self.control.to_ne_bytes());
+        let options = if self.kind == "mirred" {
+            parms.extend_from_slice(&self.first.to_ne_bytes());
+            parms.extend_from_slice(&self.second.to_ne_bytes());
+            Attributes::default().with(PARMS, &parms)
+        } else {
+            Attributes::default()
+                .with(PARMS, &parms)
+                .with_u32(TCA_SKBEDIT_MARK, self.first)
+                .with_u32(TCA_SKBEDIT_MASK, self.second)
+        };
+        Attributes::default()
+            .with_text(TCA_ACT_KIND, self.kind)
+            .with_nested(TCA_ACT_OPTIONS, options)
+            .with_u32(TCA_ACT_COOKIE, self.rule)
+    }
+
+    fn parse(action: &[u8]) -> Option<Self> {
+        let kind = match attr::find(action, TCA_ACT_KIND)? {
+            b"mirred\0" => "mirred",
+            b"skbedit\0" => "skbedit",
+            _ => return None,
+        };
+        let options = attr::find(action, TCA_ACT_OPTIONS)?;
+        let parms = attr::find(options, PARMS)?;
+        let (first, second) = if kind == "mirred" {
+            (attr::u32_at(parms, 20)?, attr::u32_at(parms, 24)?)
+        } else {
+            let number = |kind| attr::u32_at(attr::find(options, kind)?, 0);
+            // The kernel leaves out a mask of all ones.
+            (
+                number(TCA_SKBEDIT_MARK)?,
+                number(TCA_SKBEDIT_MASK).unwrap_or(u32::MAX),
+            )
+        };
+        Some(Self {
+            kind,
+            control: attr::u32_at(parms, 8)? as i32,
+            first,
+            second,
+            rule: attr::u32_at(attr::find(action, TCA_ACT_COOKIE)?, 0)?,
+        })
+    }
+}
+
+fn header(ifindex: u32, parent: u32, handle: u32, priority: u16) -> TcHeader {
+    TcHeader {
+        index: ifindex as i32,
+        parent: TcHandle::from(parent),
+        handle: TcHandle::from(handle),
+        info: u32::from(priority) << 16 | ALL_PROTOCOLS,
+        ..TcHeader::default()
+    }
+}
+
+fn message(header: TcHeader, kind: &str, options: Option<Attributes>) -> TcMessage {
+    let mut attributes = vec![TcAttribute::Kind(kind.to_owned())];
+    if let Some(options) = options {
+        // The list of options is the value of one attribute, which TcOption::Other writes as it is.
+        let inner = attr::each(&options.into_bytes())
+            .map(|(kind, value)| TcOption::Other(DefaultNla::new(kind, value.to_vec())))
+            .collect();
+        attributes.push(TcAttribute::Options(inner));
+    }
+    TcMessage::from_parts(header, attributes)
+}
+
+/// Names the module that is missing, where the kernel's answer means that.
+fn explain(error: Error, module: &str) -> Error {
+    match error {
+        Error::Netlink { source, .. }
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL)
+            ) =>
+        {
+            Error::Unsupported {
+                what: format!("{module} ({source})"),
+                remedy: format!("load it with `modprobe {module}`, or use a kernel that has it"),
+            }
+        }
+        other => other,
+    }
+}
+
+/// Adds the clsact qdisc; false when the interface already had one (or an ingress qdisc, which serves as well).
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn add_clsact(netlink: &Netlink, ifindex: u32) -> Result<bool> {
+    let mut header = header(ifindex, CLSACT, 0xFFFF_0000, 0);
+    header.info = 0;
+    let request = RouteNetlinkMessage::NewQueueDiscipline(message(header, "clsact", None));
+    match netlink.change("add the clsact qdisc", request, NLM_F_CREATE | NLM_F_EXCL) {
+        Ok(()) => Ok(true),
+        Err(Error::Netlink { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
+            Ok(false)
+        }
+        Err(e) => Err(explain(e, "sch_ingress")),
+    }
+}
+
+/// Removes the clsact qdisc with all its filters.
+///
+/// # Errors
+/// When the kernel cannot, except that it is gone.
+pub fn delete_clsact(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let mut header = header(ifindex, CLSACT, 0xFFFF_0000, 0);
+    header.info = 0;
+    let request = RouteNetlinkMessage::DelQueueDiscipline(message(header, "clsact", None));
+    gone_is_fine(netlink.change("remove the clsact qdisc", request, 0))
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(Error::Netlink { source, .. })
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::ENOENT | libc::ENODEV | libc::EINVAL)
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Attaches the program, or replaces the one that is attached without a gap.
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn attach(netlink: &Netlink, ifindex: u32, program: i32) -> Result<()> {
+    let options = Attributes::default()
+        .with_u32(TCA_BPF_FD, program as u32)
+        .with_text(TCA_BPF_NAME, PROGRAM_NAME)
+        .with_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
+    let header = header(ifindex, INGRESS, 1, PRIORITY);
+    let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "bpf", Some(options)));
+    netlink
+        .change("attach the program", request, NLM_F_CREATE | NLM_F_REPLACE)
+        .map_err(|e| explain(e, "cls_bpf"))
+}
+
+/// Detaches the program.
+///
+/// # Errors
+/// When the kernel cannot, except that it is gone.
+pub fn detach(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let header = header(ifindex, INGRESS, 1, PRIORITY);
+    let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "bpf", None));
+    gone_is_fine(netlink.change("detach the program", request, 0))
+}
+
+/// Installs a list under a handle.
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn add_list(netlink: &Netlink, ifindex: u32, handle: u32, plan: &Plan) -> Result<()> {
+    for (chunk, actions) in plan.raw().iter().enumerate() {
+        let mut list = Attributes::default();
+        for (i, action) in actions.iter().enumerate() {
+            list = list.with_nested(i as u16 + 1, action.attributes());
+        }
+        let options = Attributes::default()
+            .with_u32(TCA_FW_MASK, mark::FW_MASK)
+            .with_nested(TCA_FW_ACT, list);
+        let header = header(ifindex, INGRESS, handle, PRIORITY + 1 + chunk as u16);
+        let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "fw", Some(options)));
+        netlink
+            .change(
+                "install a list of actions",
+                request,
+                NLM_F_CREATE | NLM_F_EXCL,
+            )
+            .map_err(|e| explain(e, "cls_fw, act_mirred or act_skbedit"))?;
+    }
+    Ok(())
+}
+
+/// Removes a filter of a list.
+///
+/// # Errors
+/// When the kernel cannot, except that it is gone.
+pub fn delete_list(netlink: &Netlink, ifindex: u32, filter: &Installed) -> Result<()> {
+    let header = header(ifindex, INGRESS, filter.handle, PRIORITY + 1 + filter.chunk);
+    let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "fw", None));
+    gone_is_fine(netlink.change("remove a list of actions", request, 0))
+}
+
+/// The filters of ours at an interface.
+///
+/// # Errors
+/// When the kernel refuses to list them.
+pub fn installed(netlink: &Netlink, ifindex: u32) -> Result<Vec<Installed>> {
+    let mut header = header(ifindex, INGRESS, 0, 0);
+    header.info = 0;
+    let request = RouteNetlinkMessage::GetTrafficFilter(TcMessage::from_parts(header, Vec::new()));
+    let answers = match netlink.dump("list the filters", request) {
+        // No qdisc, no filters.
+        Err(Error::Netlink { source, .. })
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        other => other?,
+    };
+    Ok(answers
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(m) => parse(m),
+            _ => None,
+        })
+        .collect())
+}
+
+fn parse(message: &TcMessage) -> Option<Installed> {
+    let priority = (message.header.info >> 16) as u16;
+    let chunk = priority.checked_sub(PRIORITY + 1)?;
+    let handle = u32::from(message.header.handle);
+    if handle == 0
+        || !message
+            .attributes
+            .iter()
+            .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "fw"))
+    {
+        return None;
+    }
+    let mut filter = Installed {
+        chunk,
+        handle,
+        actions: Vec::new(),
+        refused: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        let TcAttribute::Options(options) = attribute else {
+            continue;
+        };
+        for option in options {
+            let TcOption::Other(nla) = option else {
+                continue;
+            };
+            let mut value = vec![0; nla.value_len()];
+            nla.emit_value(&mut value);
+            let Some(actions) = attr::find(&value, TCA_FW_ACT) else {
+                continue;
+            };
+            for (_, action) in attr::each(actions) {
+                let raw = Raw::parse(action)?;
+                if raw.kind == "mirred" && matches!(raw.first, EGRESS_REDIRECT | EGRESS_MIRROR) {
+                    let refused = attr::find(action, TCA_ACT_STATS)
+                        .and_then(|stats| attr::find(stats, TCA_STATS_QUEUE))
+                        .and_then(|queue| attr::u32_at(queue, OVERLIMITS))
+                        .unwrap_or(0);
+                    filter.refused.push((raw.rule, refused));
+                }
+                filter.actions.push(raw);
+            }
+        }
+    }
+    Some(filter)
+}
+
+/// The handle under which a plan is already installed, whole.
+#[must_use]
+pub fn find(installed: &[Installed], plan: &Plan, echo_only: bool) -> Option<u32> {
+    let wanted = plan.raw();
+    installed
+        .iter()
+        .filter(|f| f.chunk == 0 && (f.handle & mark::ECHO_ONLY != 0) == echo_only)
+        .map(|f| f.handle)
+        .find(|&handle| {
+            let mut chunks: Vec<&Installed> =
+                installed.iter().filter(|f| f.handle == handle).collect();
+            chunks.sort_by_key(|f| f.chunk);
+            chunks.len() == wanted.len()
+                && chunks
+                    .iter()
+                    .zip(&wanted)
+                    .all(|(have, want)| have.actions == *want)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn send(ifindex: u32) -> Action {
+        Action::Send {
+            ifindex,
+            rule: ifindex + 100,
+        }
+    }
+
+    #[test]
+    fn an_action_survives_the_way_to_the_kernel_and_back() {
+        for action in [
+            send(3),
+            Action::Echo {
+                ifindex: 4,
+                rule: SHARED,
+            },
+            Action::Tag { limit: 2 },
+            Action::Untag,
+        ] {
+            let raw = action.raw();
+            assert_eq!(Raw::parse(&raw.attributes().into_bytes()), Some(raw));
+        }
+        assert_eq!(Raw::parse(&[]), None);
+    }
+
+    #[test]
+    fn long_lists_go_on_at_the_next_priority() {
+        let plan = Plan {
+            actions: (1..=65).map(send).collect(),
+            exclusive: true,
+        };
+        let filters = plan.raw();
+        assert_eq!(
+            filters.iter().map(Vec::len).collect::<Vec<_>>(),
+            [32, 32, 1]
+        );
+        assert_eq!(filters[0][31].control, Control::NextFilter as i32);
+        assert_eq!(filters[2][0].control, Control::Gone as i32);
+        assert_eq!(filters[2][0].first, EGRESS_REDIRECT);
+    }
+
+    #[test]
+    fn a_shared_frame_is_delivered_after_its_last_copy() {
+        let plan = Plan {
+            actions: vec![send(1), send(2)],
+            exclusive: false,
+        };
+        let filters = plan.raw();
+        assert_eq!(filters[0][0].control, Control::NextAction as i32);
+        assert_eq!(
+            (filters[0][1].control, filters[0][1].first),
+            (Control::Deliver as i32, EGRESS_MIRROR)
+        );
+    }
+}

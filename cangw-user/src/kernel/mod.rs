@@ -1,0 +1,8 @@
+//! The kernel's side: links and filters by netlink, programs and maps by aya.
+
+pub mod attr;
+pub mod bpf;
+pub mod filter;
+pub mod link;
+pub mod netlink;
+pub mod pins;

@@ -1,0 +1,311 @@
+//! A rule as people write it: parsing of its parts, and the line of `cangw -L`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use cangw_common::frame::FrameType;
+use cangw_common::rule::{Filter, INV_FILTER, Match, Predicate};
+use serde::{Deserialize, Serialize};
+
+/// A rule, checked in itself, but not yet against the interfaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Source interface (`-s`).
+    pub source: String,
+    /// Target interface (`-d`).
+    pub target: String,
+    /// Type of frames: `-X` for FD, `--xl` for XL.
+    #[serde(with = "kind_name")]
+    pub kind: FrameType,
+    /// Deliver to local sockets of the target, too (`-e`).
+    pub echo: bool,
+    /// Keep the receive time stamp (`-t`).
+    pub timestamp: bool,
+    /// A frame may go back to the interface that it came from (`-i`).
+    pub iif_tx_ok: bool,
+    /// Hop limit (`-l`), 0 for none.
+    pub limit: u8,
+    /// Filter (`-f`).
+    #[serde(with = "filter_text")]
+    pub filter: Option<Filter>,
+}
+
+/// How an interface's frames are handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The engine that suits the rules, this kernel and this device.
+    #[default]
+    Auto,
+    /// tc ingress: does everything.
+    Tc,
+    /// Generic XDP: forwards unmodified frames of exclusive interfaces to one target each.
+    Xdp,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Tc => "tc",
+            Self::Xdp => "xdp",
+        })
+    }
+}
+
+/// The name of a frame type, for people and JSON.
+#[must_use]
+pub const fn kind_name(kind: FrameType) -> &'static str {
+    match kind {
+        FrameType::Classic => "classic",
+        FrameType::Fd => "fd",
+        FrameType::Xl => "xl",
+    }
+}
+
+/// Text that is not what an option takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// `-f`
+    #[error(
+        "Bad filter definition '{0}': expected <can_id>:<can_mask>, or <can_id>~<can_mask> to invert, in hexadecimal with at most 8 digits each"
+    )]
+    Filter(String),
+    /// `-f` of a CAN XL rule
+    #[error(
+        "Bad filter definition '{0}': a CAN XL rule is filtered by the 11-bit priority, so that identifier and mask are at most 7FF"
+    )]
+    XlFilter(String),
+    /// `-l`
+    #[error("Bad hop limit definition '{0}': expected a number from 1 to 6")]
+    Limit(String),
+}
+
+impl ParseError {
+    /// What can-utils' cangw prints in the same case.
+    #[must_use]
+    pub fn classic_message(&self) -> String {
+        match self {
+            Self::Filter(text) | Self::XlFilter(text) => {
+                format!("Bad filter definition '{text}'.")
+            }
+            Self::Limit(text) => format!("Bad hop limit definition '{text}'."),
+        }
+    }
+}
+
+fn hex(text: &str) -> Option<u32> {
+    let digits = text
+        .strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))
+        .unwrap_or(text);
+    // from_str_radix accepts a sign, and more than 8 digits when they begin with zeroes.
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    u32::from_str_radix(digits, 16).ok()
+}
+
+/// Parses `-f`: `id:mask` or `id~mask`, hexadecimal.
+///
+/// # Errors
+/// [`ParseError::Filter`]
+pub fn parse_filter(text: &str) -> Result<Filter, ParseError> {
+    let bad = || ParseError::Filter(text.to_owned());
+    let (id, mask, inverted) = if let Some((id, mask)) = text.split_once(':') {
+        (id, mask, 0)
+    } else {
+        let (id, mask) = text.split_once('~').ok_or_else(bad)?;
+        (id, mask, INV_FILTER)
+    };
+    Ok(Filter {
+        id: hex(id).ok_or_else(bad)? | inverted,
+        mask: hex(mask).ok_or_else(bad)?,
+    })
+}
+
+/// Parses `-l`: 1 to 6, decimal. (Above the gateway's `max-hops` it is refused later.)
+///
+/// # Errors
+/// [`ParseError::Limit`]
+pub fn parse_limit(text: &str) -> Result<u8, ParseError> {
+    match u8::from_str(text) {
+        Ok(limit) if limit > 0 => Ok(limit),
+        _ => Err(ParseError::Limit(text.to_owned())),
+    }
+}
+
+/// Writes a filter as `cangw -L` does.
+#[must_use]
+pub fn filter_text(filter: Filter) -> String {
+    let sign = if filter.id & INV_FILTER != 0 {
+        '~'
+    } else {
+        ':'
+    };
+    format!("{:03X}{sign}{:X}", filter.id & !INV_FILTER, filter.mask)
+}
+
+impl Rule {
+    /// Which frames the rule takes.
+    #[must_use]
+    pub fn matching(&self) -> Match {
+        let predicate = match self.filter {
+            Some(filter) => filter.predicate(),
+            None => Predicate::Equal { id: 0, mask: 0 },
+        };
+        Match {
+            kind: self.kind,
+            predicate,
+        }
+    }
+
+    /// Checks what needs no kernel: a CAN XL rule's filter.
+    ///
+    /// # Errors
+    /// [`ParseError::XlFilter`]
+    pub fn check(&self) -> Result<(), ParseError> {
+        match self.filter {
+            Some(f) if self.kind == FrameType::Xl && (f.id & !INV_FILTER | f.mask) > 0x7FF => {
+                Err(ParseError::XlFilter(filter_text(f)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The rule as options, in the order of `cangw -L`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-s {} -d {}", self.source, self.target)?;
+        match self.kind {
+            FrameType::Classic => {}
+            FrameType::Fd => f.write_str(" -X")?,
+            FrameType::Xl => f.write_str(" --xl")?,
+        }
+        for (set, option) in [
+            (self.echo, " -e"),
+            (self.timestamp, " -t"),
+            (self.iif_tx_ok, " -i"),
+        ] {
+            if set {
+                f.write_str(option)?;
+            }
+        }
+        if self.limit != 0 {
+            write!(f, " -l {}", self.limit)?;
+        }
+        if let Some(filter) = self.filter {
+            write!(f, " -f {}", filter_text(filter))?;
+        }
+        Ok(())
+    }
+}
+
+mod kind_name {
+    use super::FrameType;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(kind: &FrameType, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(super::kind_name(*kind))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<FrameType, D::Error> {
+        let name = String::deserialize(d)?;
+        FrameType::ALL
+            .into_iter()
+            .find(|k| super::kind_name(*k) == name)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown frame type {name:?}")))
+    }
+}
+
+mod filter_text {
+    use super::Filter;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(f: &Option<Filter>, s: S) -> Result<S::Ok, S::Error> {
+        match f {
+            Some(filter) => s.serialize_some(&super::filter_text(*filter)),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Filter>, D::Error> {
+        Option::<String>::deserialize(d)?
+            .map(|text| super::parse_filter(&text).map_err(serde::de::Error::custom))
+            .transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_read_and_written_as_cangw_does() {
+        for (text, listed) in [
+            ("123:7FF", "123:7FF"),
+            ("123~C00007FF", "123~C00007FF"),
+            ("0x1:0x2", "001:2"),
+            ("80000123:9fffffff", "80000123:9FFFFFFF"),
+            ("20000123:7FF", "123~7FF"),
+            ("0~0", "000~0"),
+        ] {
+            assert_eq!(filter_text(parse_filter(text).unwrap()), listed, "{text}");
+        }
+        for bad in [
+            "",
+            ":",
+            "123",
+            "123:",
+            ":7FF",
+            "12G:7FF",
+            "123:7FF ",
+            "+1:2",
+            "123456789:1",
+            "1:2:3",
+            "1~2~3",
+            "-1:7FF",
+            "0x:1",
+            "1.2",
+        ] {
+            assert_eq!(
+                parse_filter(bad),
+                Err(ParseError::Filter(bad.into())),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn limits_are_small_numbers() {
+        assert_eq!(parse_limit("6"), Ok(6));
+        for bad in ["0", "", "-1", "x", "1x", "256"] {
+            assert_eq!(parse_limit(bad), Err(ParseError::Limit(bad.into())));
+        }
+    }
+
+    #[test]
+    fn an_xl_rule_is_filtered_by_its_priority() {
+        let mut rule = Rule {
+            source: "a".into(),
+            target: "b".into(),
+            kind: FrameType::Xl,
+            echo: true,
+            timestamp: false,
+            iif_tx_ok: true,
+            limit: 2,
+            filter: Some(Filter {
+                id: 0x123,
+                mask: 0x7FF,
+            }),
+        };
+        assert_eq!(rule.check(), Ok(()));
+        assert_eq!(rule.to_string(), "-s a -d b --xl -e -i -l 2 -f 123:7FF");
+        rule.filter = Some(Filter {
+            id: 0x123,
+            mask: 0xFFF,
+        });
+        assert!(rule.check().is_err());
+    }
+}
