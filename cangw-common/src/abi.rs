@@ -202,8 +202,8 @@ pub enum Reason {
     Malformed = 1,
     /// The interface has the program, but no tables.
     NoTables = 2,
-    /// An echo could not be delivered to local sockets of the target.
-    EchoLost = 3,
+    /// At XDP, a driver's private bytes stand before the frame and would leave with it (kernels before 7.x).
+    Prefix = 3,
 }
 
 impl Reason {
@@ -212,7 +212,7 @@ impl Reason {
         Self::Unmatched,
         Self::Malformed,
         Self::NoTables,
-        Self::EchoLost,
+        Self::Prefix,
     ];
 
     /// Stable name, for people and for programs.
@@ -222,7 +222,7 @@ impl Reason {
             Self::Unmatched => "unmatched",
             Self::Malformed => "malformed",
             Self::NoTables => "no_tables",
-            Self::EchoLost => "echo_lost",
+            Self::Prefix => "prefix",
         }
     }
 }

@@ -130,7 +130,8 @@ pub fn classify<L: Lookup>(
             return tables
                 .standard
                 .get(opaque(kind as u64) as usize)
-                .map(|lists| lists[key])
+                .and_then(|lists| lists.get(opaque(key as u64) as usize))
+                .copied()
                 .ok_or(Unclassified::Incomplete);
         }
         IdClass::Invalid => return Err(Unclassified::InvalidId),

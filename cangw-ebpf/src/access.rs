@@ -2,8 +2,7 @@
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_store_bytes, bpf_xdp_adjust_head,
+    bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use cangw_common::frame::{Head, MAX_PREFIX, field};
 use cangw_common::opaque;
@@ -162,12 +161,5 @@ impl Packet {
         // SAFETY: the context is valid and `mtu` lives on the stack.
         let answer = unsafe { bpf_check_mtu(self.0.cast(), ifindex, &raw mut mtu, 0, 0) };
         answer <= 0
-    }
-
-    /// Takes `prefix` bytes off the front, so that the packet is the frame alone.
-    #[inline(always)]
-    pub fn drop_prefix(self, prefix: u32) -> bool {
-        // SAFETY: the context is valid.
-        unsafe { bpf_xdp_adjust_head(self.0, prefix as i32) == 0 }
     }
 }

@@ -7,6 +7,7 @@ use cangw_common::abi::{
     self, CrossChunk, ExactKey, Halves, InterfaceCounters, Reason, RuleCounters, Tables,
 };
 use cangw_common::classify::{ListId, Lookup};
+use cangw_common::opaque;
 
 /// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
 const INNER_MAP: usize = 1 << 12;
@@ -83,7 +84,9 @@ impl Lookup for Aux {
     #[inline(always)]
     fn halves(&self, aux: u32, space: u16, high_key: usize, low_key: usize) -> Option<(u16, u16)> {
         let halves = HALVES.get_value(aux, &u32::from(space))?;
-        Some((halves.high[high_key], halves.low[low_key]))
+        let high = halves.high.get(opaque(high_key as u64) as usize)?;
+        let low = halves.low.get(opaque(low_key as u64) as usize)?;
+        Some((*high, *low))
     }
 
     #[inline(always)]

@@ -70,8 +70,10 @@ fn redirect(packet: Packet, slot: u32, ifindex: u32, layout: Layout, cell: &Cell
         maps::count(unsafe { &raw mut (*rule).mtu });
         return XDP_PASS;
     }
-    if layout.prefix != 0 && !packet.drop_prefix(layout.prefix) {
-        maps::count_reason(slot, Reason::Malformed);
+    if layout.prefix != 0 {
+        // Cutting the prefix off with bpf_xdp_adjust_head makes the kernel compare the wrong bytes with an Ethernet
+        // header and give the frame another protocol (bpf_prog_run_generic_xdp), so that it would be lost.
+        maps::count_reason(slot, Reason::Prefix);
         return XDP_PASS;
     }
     // SAFETY: see above.

@@ -210,8 +210,8 @@ fn log() -> Result<()> {
     runtime.block_on(async {
         let io = |e| Error::io("wait for the log", e);
         // SAFETY: the logger owns its descriptor, which is the same until it is dropped, after the AsyncFd.
-        let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }
-            .map_err(|e| io(e.into()))?;
+        let mut logger =
+            unsafe { tokio::io::unix::AsyncFd::register(logger) }.map_err(|e| io(e.into()))?;
         loop {
             let mut ready = logger.readable_mut().await.map_err(io)?;
             ready.get_inner_mut().flush();

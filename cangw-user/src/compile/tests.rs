@@ -163,7 +163,7 @@ fn ten_thousand_parameter_groups_fit() {
     assert_eq!(
         compiled.matches(
             FrameType::Classic,
-            EFF_FLAG | 0x18_0000_00 | 1234 << 8 | 0x21
+            EFF_FLAG | 0x1800_0000 | 1234 << 8 | 0x21
         ),
         [1234]
     );

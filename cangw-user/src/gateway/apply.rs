@@ -100,7 +100,7 @@ impl Gateway {
             let bare: Vec<Input> = rules.iter().map(|(input, _)| *input).collect();
             let compiled = compile::compile(interface, &bare)
                 .map_err(|e| name_rules(state, link, &bare, e))?;
-            let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, &rules, &compiled);
+            let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, link, &rules, &compiled);
             let engine =
                 plan::engine(asked, xdp_obstacle.as_deref()).map_err(|reason| Error::Engine {
                     engine: asked,
@@ -146,10 +146,29 @@ impl Gateway {
             qdisc: old.as_ref().is_some_and(|live| live.qdisc),
             fingerprint: job.fingerprint,
         };
+        if let Err(error) = self.switch_over(maps, state, &mut job, &mut live) {
+            if old.is_none() {
+                // There was nothing before, so nothing stays; what fails here is less than the error itself.
+                let _ = self.take_off(maps, state, &live);
+            }
+            return Err(error);
+        }
+        state.interfaces.entry(job.name).or_default().live = Some(live);
+        Ok(())
+    }
+
+    /// Installs the lists, switches the tables, and attaches the engine.
+    fn switch_over(
+        &self,
+        maps: &mut Maps,
+        state: &mut State,
+        job: &mut Job,
+        live: &mut Live,
+    ) -> Result<()> {
         let ifindex = job.link.index;
         let mut wanted = HashSet::new();
         if job.engine == Engine::Tc {
-            match self.install_lists(&mut job, &mut live) {
+            match self.install_lists(job, live) {
                 Ok(handles) => wanted = handles,
                 // A kernel without tc's parts can still forward by XDP, if the rules allow.
                 Err(Error::Unsupported { .. })
@@ -160,7 +179,7 @@ impl Gateway {
                 Err(e) => return Err(e),
             }
         }
-        maps.switch(slot, &job.compiled)?;
+        maps.switch(live.slot, &job.compiled)?;
         if live.engine == Engine::Tc {
             filter::attach(&self.netlink, ifindex, TcProgram::open(&self.pins)?.fd()?)?;
             bpf::detach_xdp(&self.pins, ifindex)?;
@@ -168,9 +187,23 @@ impl Gateway {
             bpf::attach_xdp(&self.pins, ifindex)?;
             filter::detach(&self.netlink, ifindex)?;
         }
-        self.remove_lists(state, ifindex, |handle| wanted.contains(&handle))?;
-        state.interfaces.entry(job.name).or_default().live = Some(live);
-        Ok(())
+        self.remove_lists(state, ifindex, |handle| wanted.contains(&handle))
+    }
+
+    /// Takes everything off an interface that is there.
+    fn take_off(&self, maps: &mut Maps, state: &mut State, live: &Live) -> Result<()> {
+        filter::detach(&self.netlink, live.ifindex)?;
+        self.remove_lists(state, live.ifindex, |_| false)?;
+        if live.qdisc {
+            filter::delete_clsact(&self.netlink, live.ifindex)?;
+        }
+        self.forget(maps, live)
+    }
+
+    /// Frees what belonged to an interface and does not vanish with it.
+    fn forget(&self, maps: &mut Maps, live: &Live) -> Result<()> {
+        bpf::detach_xdp(&self.pins, live.ifindex)?;
+        maps.clear(live.slot)
     }
 
     /// Installs the lists that are missing and writes their handles into the tables; the handles in use.
@@ -253,14 +286,10 @@ impl Gateway {
                 continue;
             }
             if here {
-                filter::detach(&self.netlink, live.ifindex)?;
-                self.remove_lists(state, live.ifindex, |_| false)?;
-                if live.qdisc {
-                    filter::delete_clsact(&self.netlink, live.ifindex)?;
-                }
+                self.take_off(maps, state, &live)?;
+            } else {
+                self.forget(maps, &live)?;
             }
-            bpf::detach_xdp(&self.pins, live.ifindex)?;
-            maps.clear(live.slot)?;
             if let Some(interface) = state.interfaces.get_mut(&name) {
                 interface.live = None;
             }

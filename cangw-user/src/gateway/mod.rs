@@ -112,7 +112,8 @@ impl Gateway {
         self.commit(state, &links, &[])
     }
 
-    /// Deletes all rules and everything that they needed in the kernel. Settings other than the defaults stay.
+    /// Deletes all rules with everything that they needed in the kernel, and the settings of interfaces. Settings of the
+    /// gateway stay, as can-gw's module parameter does.
     ///
     /// # Errors
     /// When the kernel refuses to remove something.
@@ -120,6 +121,12 @@ impl Gateway {
         let links = link::list(&self.netlink)?;
         let mut state = self.state.clone();
         state.rules.clear();
+        for interface in state.interfaces.values_mut() {
+            *interface = crate::state::Interface {
+                live: interface.live.take(),
+                ..Default::default()
+            };
+        }
         self.commit(state, &links, &[])
     }
 

@@ -3,7 +3,9 @@
 use cangw_common::abi::{ECHO, MISFIT, PEER};
 
 use crate::compile::{Compiled, Input};
+use crate::kernel::bpf;
 use crate::kernel::filter::{Action, Plan, SHARED};
+use crate::kernel::link::Link;
 use crate::rule::Engine;
 
 /// Distinct lists of an interface up to which each has filters of its own. The fw classifier has 256 buckets, so that
@@ -58,6 +60,7 @@ fn echoes(sending: &[&(Input, u8)], exclusive: bool, slot: impl Fn(&Input) -> u3
 pub(super) fn xdp_obstacle(
     exclusive: bool,
     echo_target: bool,
+    link: &Link,
     rules: &[(Input, u8)],
     compiled: &Compiled,
 ) -> Option<String> {
@@ -65,6 +68,9 @@ pub(super) fn xdp_obstacle(
         return Some(
             "XDP takes a frame away from local sockets, and the interface is not exclusive".into(),
         );
+    }
+    if !link.is_virtual() && !bpf::drivers_leave_no_prefix() {
+        return Some("on this kernel, a driver's private bytes stand before its frames, and XDP would send them along; Linux 7.x keeps them elsewhere".into());
     }
     if rules.iter().any(|(r, _)| r.flags & ECHO != 0) {
         return Some("a rule echoes (-e), which only tc can".into());

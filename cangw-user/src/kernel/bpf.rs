@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TracePoint, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use cangw_common::abi::{CrossChunk, ExactKey, Halves, InterfaceCounters, RuleCounters, Tables};
+use cangw_common::abi::{
+    self, CrossChunk, ExactKey, Halves, InterfaceCounters, RuleCounters, Tables,
+};
 
 use super::pins::Pins;
+use super::syscall;
 use crate::compile::Compiled;
 use crate::error::{Error, Result};
 
@@ -53,6 +56,7 @@ fn failed<E: std::error::Error>(what: impl Into<String>) -> impl FnOnce(E) -> Er
 /// # Errors
 /// When the kernel refuses; the verifier's last words are in the message.
 pub fn load(pins: &Pins, debug: bool) -> Result<()> {
+    create_outer_maps(pins)?;
     let debug = u8::from(debug);
     let mut loader = EbpfLoader::new();
     for name in MAPS {
@@ -89,6 +93,68 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     })
 }
 
+/// Creates the maps of maps that are not pinned yet. aya would describe the inner maps by type information, which makes
+/// Linux 6.1 take them for different from the inner maps that are created later without (`bpf_map_meta_equal` compares `timer_off`).
+fn create_outer_maps(pins: &Pins) -> Result<()> {
+    use aya_obj::generated::bpf_map_type::{
+        BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_HASH as HASH,
+    };
+    let aux = 2 * abi::INTERFACES;
+    for (name, entries, kind, key, value, flags) in [
+        (
+            "TABLES",
+            abi::INTERFACES,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<Tables>(),
+            0,
+        ),
+        (
+            "EXACT",
+            aux,
+            HASH,
+            size_of::<ExactKey>(),
+            size_of::<u32>(),
+            NO_PREALLOC,
+        ),
+        (
+            "HALVES",
+            aux,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<Halves>(),
+            INNER_MAP,
+        ),
+        (
+            "CROSS",
+            aux,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<CrossChunk>(),
+            INNER_MAP,
+        ),
+    ] {
+        let inner = aya_obj::Map::new_from_params(kind as u32, key as u32, value as u32, 1, flags);
+        let inner = MapData::create(inner, "inner", None).map_err(failed("create an inner map"))?;
+        outer(pins, name, entries, inner.fd())?;
+    }
+    Ok(())
+}
+
+/// Creates and pins an array of maps like `inner`.
+fn outer(pins: &Pins, name: &str, entries: u32, inner: &MapFd) -> Result<()> {
+    let path = pins.path(name);
+    if path.exists() {
+        return Ok(());
+    }
+    let fd = syscall::create_array_of_maps(name, entries, inner.as_fd())
+        .map_err(|e| Error::io(format!("create the map {name}"), e))?;
+    MapData::from_fd(fd)
+        .map_err(failed(format!("create the map {name}")))?
+        .pin(path)
+        .map_err(failed(format!("pin the map {name}")))
+}
+
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
@@ -112,6 +178,15 @@ fn replace(
     let _ = fs::remove_file(&new);
     pin(&new)?;
     fs::rename(&new, pins.path(name)).map_err(|e| Error::io(format!("replace the pin {name}"), e))
+}
+
+/// Whether a CAN driver's frames begin at the start of the packet. They do since the kernel keeps the private data of
+/// CAN frames in an extension of the socket buffer, which the type information of the kernel shows.
+#[must_use]
+pub fn drivers_leave_no_prefix() -> bool {
+    const EXTENSION: &[u8] = b"SKB_EXT_CAN\0";
+    fs::read("/sys/kernel/btf/vmlinux")
+        .is_ok_and(|btf| btf.windows(EXTENSION.len()).any(|w| w == EXTENSION))
 }
 
 /// Whether the programs are there.

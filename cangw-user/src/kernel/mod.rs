@@ -6,3 +6,4 @@ pub mod filter;
 pub mod link;
 pub mod netlink;
 pub mod pins;
+mod syscall;

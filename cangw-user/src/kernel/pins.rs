@@ -1,19 +1,15 @@
 //! Where the rules live between calls: a folder in bpffs for each network namespace, which is also the lock.
 
-use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use super::syscall;
 use crate::error::{Error, Result};
 
 /// `BPF_FS_MAGIC`
 const BPFFS: i64 = 0xcafe_4a11;
-/// `SO_NETNS_COOKIE`, Linux 5.14.
-const SO_NETNS_COOKIE: i32 = 71;
 
 /// The folder of the current network namespace, locked against other calls.
 pub struct Pins {
@@ -26,40 +22,7 @@ pub struct Pins {
 /// # Errors
 /// On kernels before 5.14.
 pub fn namespace_cookie() -> Result<u64> {
-    let failed = |e| Error::io("read the network namespace's cookie", e);
-    let mut cookie = 0u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: plain system calls; the buffer has the length that is passed, and the descriptor is owned right away.
-    let answer = unsafe {
-        let fd = libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-        if fd < 0 {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        let socket = OwnedFd::from_raw_fd(fd);
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    if answer != 0 {
-        return Err(failed(io::Error::last_os_error()));
-    }
-    Ok(cookie)
-}
-
-fn is_bpffs(path: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    let mut stat = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the path is terminated and the kernel fills the structure when it returns 0.
-    unsafe {
-        libc::statfs(path.as_ptr(), stat.as_mut_ptr()) == 0 && stat.assume_init().f_type == BPFFS
-    }
+    syscall::namespace_cookie().map_err(|e| Error::io("read the network namespace's cookie", e))
 }
 
 /// The mounted bpffs. `ip netns exec` hides it behind a new /sys; then it is reached through the first process.
@@ -67,7 +30,7 @@ fn bpffs() -> Result<&'static Path> {
     ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"]
         .into_iter()
         .map(Path::new)
-        .find(|path| is_bpffs(path))
+        .find(|path| syscall::file_system(path) == Some(BPFFS))
         .ok_or(Error::NoBpffs)
 }
 
@@ -106,8 +69,8 @@ impl Pins {
             };
             lock.lock()
                 .map_err(|e| Error::io(format!("lock {}", folder.display()), e))?;
-            // The call that held the lock may have removed the folder.
-            if folder.exists() {
+            // The call that held the lock may have removed the folder, and another one created it again.
+            if same_file(&lock, &folder) {
                 return Ok(Some(Self {
                     folder,
                     _lock: lock,
@@ -131,7 +94,7 @@ impl Pins {
         &self.folder
     }
 
-    /// Removes pins for which `keep` is false, and the folder when it is empty.
+    /// Removes pins for which `keep` is false.
     ///
     /// # Errors
     /// When a pin cannot be removed.
@@ -143,15 +106,24 @@ impl Pins {
                 fs::remove_file(entry.path()).map_err(failed)?;
             }
         }
-        match fs::remove_dir(&self.folder) {
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-            other => other.map_err(failed)?,
-        }
-        // The folder of all namespaces goes with the last of them; others may be using it.
+        Ok(())
+    }
+}
+
+/// An empty folder goes, and with the last namespace's the one of all; both fail where there is something left.
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
         if let Some(all) = self.folder.parent() {
             let _ = fs::remove_dir(all);
         }
-        Ok(())
+    }
+}
+
+fn same_file(open: &File, path: &Path) -> bool {
+    match (open.metadata(), fs::metadata(path)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
     }
 }
 

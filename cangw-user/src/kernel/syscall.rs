@@ -1,0 +1,105 @@
+//! System calls that neither std nor aya offers.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::Path;
+
+/// `SO_NETNS_COOKIE`, Linux 5.14.
+const SO_NETNS_COOKIE: i32 = 71;
+/// `BPF_MAP_CREATE`
+const BPF_MAP_CREATE: libc::c_long = 0;
+/// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
+const ARRAY_OF_MAPS: u32 = 12;
+
+/// The part of `union bpf_attr` that creates a map (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; 16],
+}
+
+/// Creates an array of maps like `inner`.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn create_array_of_maps(
+    name: &str,
+    entries: u32,
+    inner: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    let mut attr = MapCreate {
+        map_type: ARRAY_OF_MAPS,
+        key_size: 4,
+        value_size: 4,
+        max_entries: entries,
+        inner_map_fd: inner.as_raw_fd() as u32,
+        ..MapCreate::default()
+    };
+    // The last byte stays 0.
+    for (to, from) in attr.map_name[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    // SAFETY: the structure is as long as the length that is passed, and integers only; the kernel takes what is behind as 0.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_CREATE,
+            &raw const attr,
+            size_of::<MapCreate>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The number of the current network namespace, unique until the machine restarts.
+///
+/// # Errors
+/// On kernels before 5.14.
+pub fn namespace_cookie() -> io::Result<u64> {
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: creates a descriptor.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave this descriptor to us alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the buffer has the length that is passed.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}
+
+/// Type of the file system at a path (`statfs`); `None` when there is none.
+pub fn file_system(path: &Path) -> Option<i64> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path is terminated, and the kernel fills the structure when it returns 0.
+    unsafe {
+        (libc::statfs(path.as_ptr(), stat.as_mut_ptr()) == 0).then(|| stat.assume_init().f_type)
+    }
+}
