@@ -1,6 +1,6 @@
 //! Lists and counters on standard output.
 
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, InterfaceReport, Report, RuleReport};
@@ -22,13 +22,13 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<()> {
     print(|out| writeln!(out, "{text}"))
 }
 
-/// Writes through one buffer.
+/// Writes all at once: standard output would flush at the ends of lines.
 pub(super) fn print(
     write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
 ) -> Result<()> {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    write(&mut out)
-        .and_then(|()| out.flush())
+    let mut text = Vec::new();
+    write(&mut text)
+        .and_then(|()| std::io::stdout().lock().write_all(&text))
         .map_err(|e| Error::io("write to standard output", e))
 }
 

@@ -104,13 +104,18 @@ impl Gateway {
                 refused_shared,
             });
         }
+        let slots = self.state.rules.iter().map(|e| e.slot + 1).max();
+        let all_counters = match &maps {
+            Some(maps) => maps.rules(slots.unwrap_or(0))?,
+            None => Vec::new(),
+        };
         let mut rules = Vec::with_capacity(self.state.rules.len());
         let here: HashMap<u32, &str> = links.iter().map(|l| (l.index, l.name.as_str())).collect();
         for entry in &self.state.rules {
-            let counters = match &maps {
-                Some(maps) => maps.rule(entry.slot)?,
-                None => Default::default(),
-            };
+            let counters = all_counters
+                .get(entry.slot as usize)
+                .copied()
+                .unwrap_or_default();
             let mut rule = entry.rule.clone();
             let mut waiting_for = None;
             for (index, name) in [

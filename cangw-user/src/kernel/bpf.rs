@@ -35,7 +35,8 @@ const REDIRECT_ERR: &str = "program_redirect_err";
 const REDIRECT_ERR_LINK: &str = "link_redirect_err";
 /// Pin of the persistent state.
 pub const STATE: &str = "state";
-const CHUNK: usize = 32 * 1024;
+/// Bytes of the state in one map value.
+const CHUNK: usize = 128 * 1024;
 
 /// The maps that userspace writes and reads.
 pub struct Maps {
@@ -44,7 +45,18 @@ pub struct Maps {
     halves: ArrayOfMaps<MapData, Array<MapData, Halves>>,
     cross: ArrayOfMaps<MapData, Array<MapData, CrossChunk>>,
     rules: PerCpuArray<MapData, RuleCounters>,
+    rules_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
+}
+
+fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
+    RuleCounters {
+        sent: sum.sent + value.sent,
+        refused: sum.refused + value.refused,
+        hop_limit: sum.hop_limit + value.hop_limit,
+        mtu: sum.mtu + value.mtu,
+        origin: sum.origin + value.origin,
+    }
 }
 
 fn failed<E: std::error::Error>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
@@ -323,6 +335,8 @@ impl Maps {
             halves: open(pins, "HALVES")?,
             cross: open(pins, "CROSS")?,
             rules: open(pins, "RULES")?,
+            rules_fd: MapData::from_pin(pins.path("RULES"))
+                .map_err(failed("open the map RULES"))?,
             reasons: open(pins, "REASONS")?,
         })
     }
@@ -356,24 +370,22 @@ impl Maps {
             .map_err(failed("switch to the new tables"))
     }
 
-    /// Counters of a rule, summed over the CPUs.
+    /// Counters of the rules with slots below `slots`, summed over the CPUs.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn rule(&self, slot: u32) -> Result<RuleCounters> {
-        let values = self
-            .rules
-            .get(&slot, 0)
-            .map_err(failed("read a rule's counters"))?;
+    pub fn rules(&self, slots: u32) -> Result<Vec<RuleCounters>> {
+        if slots == 0 {
+            return Ok(Vec::new());
+        }
+        let cpus = nr_cpus().map_err(|(what, e)| Error::io(what, e))?;
+        let values: Vec<RuleCounters> =
+            syscall::lookup_batch(self.rules_fd.fd().as_fd(), slots as usize, cpus)
+                .map_err(|e| Error::io("read the rules' counters", e))?;
         Ok(values
-            .iter()
-            .fold(RuleCounters::default(), |sum, v| RuleCounters {
-                sent: sum.sent + v.sent,
-                refused: sum.refused + v.refused,
-                hop_limit: sum.hop_limit + v.hop_limit,
-                mtu: sum.mtu + v.mtu,
-                origin: sum.origin + v.origin,
-            }))
+            .chunks(cpus)
+            .map(|values| values.iter().fold(RuleCounters::default(), add))
+            .collect())
     }
 
     /// Sets the counters of a rule to zero.

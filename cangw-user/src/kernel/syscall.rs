@@ -63,6 +63,71 @@ pub fn create_array_of_maps(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// `BPF_MAP_LOOKUP_BATCH`, Linux 5.6; of per-CPU arrays 5.13.
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+/// The part of `union bpf_attr` for batches.
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Reads the first `entries` values of a per-CPU array in one call: for each entry, one value for each of `cpus` CPUs.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn lookup_batch<T: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+    entries: usize,
+    cpus: usize,
+) -> io::Result<Vec<T>> {
+    const {
+        assert!(
+            size_of::<T>().is_multiple_of(8),
+            "the kernel rounds per-CPU values up to 8 bytes"
+        )
+    };
+    let mut keys = vec![0u32; entries];
+    let mut values = vec![T::default(); entries * cpus];
+    let mut next = 0u32;
+    let mut batch = Batch {
+        in_batch: 0,
+        out_batch: (&raw mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: entries as u32,
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the buffers hold `entries` keys and values, of which the kernel writes no more, and live until it returns. T is
+    // plain data, for which every bit pattern is a value.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_LOOKUP_BATCH,
+            &raw mut batch,
+            size_of::<Batch>(),
+        )
+    };
+    // ENOENT says that there are no further entries.
+    if answer != 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOENT) {
+            return Err(error);
+        }
+    }
+    values.truncate(batch.count as usize * cpus);
+    Ok(values)
+}
+
 /// The number of the current network namespace, unique until the machine restarts.
 ///
 /// # Errors
