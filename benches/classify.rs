@@ -1,1 +1,79 @@
-fn main(){}
+//! Compiling rules and looking frames up, on the host.
+
+use cangw::compile::{Input, Interface, compile};
+use cangw::rule::parse_filter;
+use cangw_common::classify::classify;
+use cangw_common::frame::{EFF_FLAG, FrameType};
+use cangw_common::rule::{Filter, Match};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const INTERFACE: Interface = Interface {
+    ifindex: 1,
+    max_hops: 1,
+    flags: 0,
+    reentry: false,
+};
+
+fn rules(count: u32) -> Vec<Input> {
+    (0..count)
+        .map(|i| {
+            let filter = match i % 3 {
+                0 => Filter {
+                    id: i / 3 % 0x800,
+                    mask: 0xC000_07FF,
+                },
+                1 => Filter {
+                    id: EFF_FLAG | i * 7919,
+                    mask: 0xDFFF_FFFF,
+                },
+                _ => Filter {
+                    id: EFF_FLAG | i << 8,
+                    mask: 0x83FF_FF00,
+                },
+            };
+            Input {
+                slot: i,
+                matching: Match {
+                    kind: FrameType::Classic,
+                    predicate: filter.predicate(),
+                },
+                target: 2,
+                flags: 0,
+            }
+        })
+        .collect()
+}
+
+fn bench(c: &mut Criterion) {
+    c.bench_function("parse a filter", |b| {
+        b.iter(|| parse_filter(std::hint::black_box("92345678:DFFFFFFF")));
+    });
+    let mut group = c.benchmark_group("compile");
+    group.sample_size(10);
+    for count in [1, 100, 10_000] {
+        let rules = rules(count);
+        group.bench_with_input(BenchmarkId::from_parameter(count), &rules, |b, rules| {
+            b.iter(|| compile(INTERFACE, rules).map(|c| c.lists.len()));
+        });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("classify");
+    group.throughput(Throughput::Elements(1));
+    for count in [1, 10_000] {
+        let Ok(tables) = compile(INTERFACE, &rules(count)) else {
+            panic!("{count} rules do not compile");
+        };
+        for (name, id) in [("standard", 0x123), ("extended", EFF_FLAG | 0x18FE_F121)] {
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| {
+                    let id = std::hint::black_box(id);
+                    classify(&tables.tables, &tables, FrameType::Classic, id)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);
