@@ -1,1 +1,10 @@
+//! Fixtures of the end-to-end tests and of the demo: network namespaces, CAN sockets, frames, and the two `cangw`.
+//!
+//! Everything here panics when it cannot do its part, because a test that is not run must not look like one that passed.
 
+pub mod frame;
+pub mod lab;
+pub mod namespace;
+pub mod socket;
+pub mod sys;
+pub mod tool;

@@ -1,0 +1,7 @@
+//! The same script with can-utils' cangw over can-gw and with ours: both must look the same from outside.
+
+mod cases;
+mod errors;
+mod frames;
+mod hardware;
+mod script;

@@ -1,0 +1,168 @@
+//! Scripts: their lines, and what is seen when they run.
+
+use std::fmt::Write as _;
+
+use cangw_tests::lab::{Lab, Link};
+use cangw_tests::tool::{Cangw, Listed};
+
+use super::frames;
+
+/// The interfaces of a script that needs no hardware.
+pub const VIRTUAL: [Link; 6] = [
+    Link::Vcan("v0"),
+    Link::Vcan("v1"),
+    Link::Vcan("v2"),
+    Link::Vxcan("x0"),
+    Link::Vxcan("x1"),
+    Link::Vxcan("x2"),
+];
+
+/// What is seen from outside while a script runs.
+pub struct Observation {
+    /// Everything, as text.
+    pub text: String,
+    /// handled, dropped, deleted: sums over the rules at each `total`, as the script has it.
+    totals: Vec<[u64; 3]>,
+}
+
+/// Runs a script with both tools; what it shows must be the same, and as the script says.
+///
+/// Lines of a script:
+///
+///     cangw ARGUMENTS        runs the tool; exit status and standard output are compared
+///     send IF SET            sends a set of frames from a local socket; what arrives on every interface is compared
+///     relay IF IF SET        the same, waiting for each frame on the second interface
+///     ip ARGUMENTS           changes an interface
+///     total H P D            compares lists and counters; the sums over all rules are handled, dropped and deleted
+#[track_caller]
+pub fn compare(script: &str, links: &[Link]) {
+    let expected = observe(Cangw::CanUtils, script, links);
+    let found = observe(Cangw::Ours, script, links);
+    if expected.text != found.text {
+        panic!(
+            "differs from can-gw (-) in ours (+):\n{}",
+            difference(&expected.text, &found.text)
+        );
+    }
+    let wanted: Vec<_> = script.lines().filter_map(total).collect();
+    assert_eq!(
+        found.totals, wanted,
+        "both are the same, but not as the script says:\n{}",
+        found.text
+    );
+    assert!(!wanted.is_empty(), "the script must say what it expects");
+}
+
+fn total(line: &str) -> Option<[u64; 3]> {
+    let numbers = line.trim().strip_prefix("total ")?;
+    let numbers: Vec<u64> = numbers
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    numbers.try_into().ok()
+}
+
+fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
+    let mut lab = Lab::new("dropin", links);
+    let mut seen = Observation {
+        text: String::new(),
+        totals: Vec::new(),
+    };
+    for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
+        writeln!(seen.text, "{line}").unwrap();
+        let (word, rest) = line.split_once(' ').expect("a line has two words");
+        match word {
+            "cangw" => {
+                let answer = tool.run(&lab.namespace, rest);
+                writeln!(
+                    seen.text,
+                    "  exit status {}\n  output {:?}",
+                    answer.code, answer.stdout
+                )
+                .unwrap();
+                // Why something failed is to be read, but in which words is left to each.
+                assert!(
+                    answer.code == 0 || !(answer.stderr.is_empty() && answer.stdout.is_empty())
+                );
+            }
+            "ip" => lab.namespace.ip(rest),
+            "total" => list(tool, &lab, &mut seen),
+            "send" => {
+                let (interface, set) = rest.split_once(' ').expect("an interface and a set");
+                for frame in frames::set(set) {
+                    lab.send(interface, &frame);
+                }
+            }
+            "relay" => {
+                let words: Vec<_> = rest.split(' ').collect();
+                let [from, to, set] = words[..] else {
+                    panic!("two interfaces and a set: {line}");
+                };
+                for frame in frames::set(set) {
+                    lab.relay(from, to, &frame);
+                }
+            }
+            other => panic!("a script has no line {other}"),
+        }
+        lab.settle();
+        for (interface, frames) in lab.take() {
+            writeln!(
+                seen.text,
+                "  {} frames seen on {interface}: {frames:?}",
+                frames.len()
+            )
+            .unwrap();
+        }
+    }
+    // What is left must not disturb the other tool, nor outlive the test.
+    tool.must(&lab.namespace, "-F");
+    assert_eq!(tool.list(&lab.namespace), [], "after cangw -F");
+    seen
+}
+
+/// `cangw -L`, without the exit status: can-utils returns the number of bytes it sent.
+fn list(tool: Cangw, lab: &Lab, seen: &mut Observation) {
+    let text = tool.run(&lab.namespace, "-L").stdout;
+    let mut sums = [0; 3];
+    for line in text.lines() {
+        let Listed {
+            handled,
+            dropped,
+            deleted,
+            ..
+        } = Listed::parse(line);
+        for (sum, n) in sums.iter_mut().zip([handled, dropped, deleted]) {
+            *sum += n;
+        }
+        writeln!(seen.text, "  {line}").unwrap();
+    }
+    seen.totals.push(sums);
+}
+
+/// The lines that differ, each after the command that it belongs to.
+fn difference(expected: &str, found: &str) -> String {
+    let mut text = String::new();
+    let mut command = "";
+    let (mut old, mut new) = (expected.lines().peekable(), found.lines().peekable());
+    let detail = |line: &&str| line.starts_with("  ");
+    while let (Some(a), Some(_)) = (old.next(), new.next()) {
+        command = if a.is_empty() { command } else { a };
+        let next = |lines: &mut std::iter::Peekable<std::str::Lines<'_>>| {
+            std::iter::from_fn(|| lines.next_if(detail).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let (a, b) = (next(&mut old), next(&mut new));
+        if a != b {
+            writeln!(text, "after {command}").unwrap();
+            for line in a.iter().filter(|line| !b.contains(line)) {
+                writeln!(text, "-{line}").unwrap();
+            }
+            for line in b.iter().filter(|line| !a.contains(line)) {
+                writeln!(text, "+{line}").unwrap();
+            }
+            if a.len() == b.len() && a.iter().all(|line| b.contains(line)) {
+                writeln!(text, "  the same lines in another order").unwrap();
+            }
+        }
+    }
+    text
+}

@@ -1,0 +1,178 @@
+//! A namespace with CAN interfaces, a socket that watches each of them, and a way to know that all frames have arrived.
+
+use std::collections::BTreeMap;
+
+use crate::frame::Frame;
+use crate::namespace::Namespace;
+use crate::socket::CanSocket;
+use crate::sys;
+
+/// More than the gateway lets a frame make hops.
+const ROUNDS: usize = 8;
+/// An interface without rules.
+const FENCE: &str = "fence";
+
+/// An interface, or a pair.
+#[derive(Clone, Copy)]
+pub enum Link {
+    /// One that loops frames back, with this name.
+    Vcan(&'static str),
+    /// Two ends; the name of the second is that of the first and `p`. Both are in the same namespace, because can-gw
+    /// confuses interfaces of different namespaces that have the same number.
+    Vxcan(&'static str),
+    /// A controller of the guest, borrowed from the first namespace.
+    Hardware(&'static str),
+}
+
+/// The interfaces and their watchers.
+pub struct Lab {
+    pub namespace: Namespace,
+    borrowed: Vec<&'static str>,
+    watchers: BTreeMap<String, CanSocket>,
+    senders: BTreeMap<String, CanSocket>,
+    fence: (CanSocket, CanSocket),
+    seen: BTreeMap<String, Vec<Frame>>,
+}
+
+impl Lab {
+    /// Makes the interfaces, with the MTU of CAN FD where they are virtual, and up.
+    ///
+    /// # Panics
+    /// When the kernel cannot.
+    #[must_use]
+    pub fn new(label: &str, links: &[Link]) -> Self {
+        let namespace = Namespace::new(label);
+        // The kernel keeps a queue of received frames for each processor, in order. With one processor only, a frame that is
+        // sent later arrives later, whatever its interface.
+        sys::pin_to_cpu(0).expect("a thread may choose its processor");
+        let mut names = vec![FENCE.to_owned()];
+        let mut batch = format!("link add {FENCE} type vcan\n");
+        let mut borrowed = Vec::new();
+        for link in links {
+            match link {
+                Link::Vcan(name) => {
+                    batch += &format!("link add {name} type vcan\n");
+                    names.push((*name).to_owned());
+                }
+                Link::Vxcan(name) => {
+                    batch += &format!("link add {name} type vxcan peer name {name}p\n");
+                    names.extend([(*name).to_owned(), format!("{name}p")]);
+                }
+                Link::Hardware(name) => borrowed.push(*name),
+            }
+        }
+        for name in &names {
+            batch += &format!("link set {name} mtu 72 up\n");
+        }
+        namespace.ip(&batch);
+        for name in &borrowed {
+            borrow(&namespace, name);
+            names.push((*name).to_owned());
+        }
+        let open = |name: &String| (name.clone(), CanSocket::open(&namespace, name));
+        let fence = [(); 2].map(|()| CanSocket::open(&namespace, FENCE)).into();
+        names.remove(0);
+        Self {
+            borrowed,
+            watchers: names.iter().map(open).collect(),
+            senders: names.iter().map(open).collect(),
+            seen: BTreeMap::new(),
+            namespace,
+            fence,
+        }
+    }
+
+    /// Sends a frame from a local socket of an interface, and waits until all its copies have arrived.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn send(&mut self, interface: &str, frame: &Frame) {
+        self.senders[interface].send(frame);
+        self.settle();
+    }
+
+    /// Waits until frames on virtual interfaces have arrived wherever they go. Each round lets them make a hop.
+    ///
+    /// # Panics
+    /// When the kernel does not deliver.
+    pub fn settle(&mut self) {
+        let (sender, receiver) = &self.fence;
+        for round in 0..ROUNDS {
+            let frame = Frame::classic(round as u32, &[]);
+            sender.send(&frame);
+            assert_eq!(receiver.receive(), frame, "on the fence");
+        }
+        let _ = sender.drain();
+        for (name, watcher) in &self.watchers {
+            let frames = watcher.drain();
+            assert_eq!(watcher.lost(), 0, "{name}: the watcher lost frames");
+            if !frames.is_empty() {
+                self.seen.entry(name.clone()).or_default().extend(frames);
+            }
+        }
+        for sender in self.senders.values() {
+            let _ = sender.drain();
+        }
+    }
+
+    /// Sends a frame on one interface and waits until it is seen on another, which need not be virtual.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn relay(&mut self, from: &str, to: &str, frame: &Frame) {
+        self.senders[from].send(frame);
+        loop {
+            let came = self.watchers[to].receive();
+            let done = came == *frame;
+            self.seen.entry(to.to_owned()).or_default().push(came);
+            if done {
+                break;
+            }
+        }
+        self.settle();
+    }
+
+    /// The frames seen on each interface since the last call, in order.
+    pub fn take(&mut self) -> BTreeMap<String, Vec<Frame>> {
+        std::mem::take(&mut self.seen)
+    }
+
+    /// The frames seen on one interface since the last call, in order; those of the others are forgotten.
+    #[must_use]
+    pub fn take_on(&mut self, interface: &str) -> Vec<Frame> {
+        self.take().remove(interface).unwrap_or_default()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in &self.borrowed {
+            // Without this it would come back some time after the namespace is gone.
+            let back = format!("link set {name} down\nlink set {name} netns 1\n");
+            if std::thread::panicking() {
+                let _ = self
+                    .namespace
+                    .command("sh")
+                    .args(["-c", "printf \"$0\" | ip -force -batch -", &back])
+                    .output();
+            } else {
+                self.namespace.ip(&back);
+            }
+        }
+    }
+}
+
+fn borrow(namespace: &Namespace, name: &str) {
+    let moved = std::process::Command::new("ip")
+        .args(["link", "set", name, "netns", namespace.name()])
+        .output()
+        .expect("`ip` runs");
+    assert!(
+        moved.status.success(),
+        "no CAN controller {name} (`cargo xtask vm --can-hw` has four): {}",
+        String::from_utf8_lossy(&moved.stderr)
+    );
+    namespace.ip(&format!(
+        "link set {name} type can bitrate 500000\nlink set {name} up\n"
+    ));
+}

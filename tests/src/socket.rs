@@ -1,0 +1,155 @@
+//! A raw CAN socket on one interface, which receives everything that can be received.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::frame::Frame;
+use crate::namespace::Namespace;
+use crate::sys::{self, Ready};
+
+/// How long a frame may take that surely comes. Guests are slow, and nothing waits this long unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Not in libc yet.
+const CAN_RAW_XL_FRAMES: i32 = 7;
+const ALL_ERRORS: u32 = 0x1FFF_FFFF;
+const BUFFER: u32 = 64 << 20;
+const LONGEST: usize = 2060;
+
+/// A raw socket on one interface: classic, FD, XL where the kernel has it, and error frames.
+pub struct CanSocket {
+    fd: OwnedFd,
+    name: String,
+    lost: Cell<u32>,
+}
+
+impl CanSocket {
+    /// Opens a socket on an interface of a namespace.
+    ///
+    /// # Panics
+    /// When the interface or the kernel does not have what is needed.
+    #[must_use]
+    pub fn open(namespace: &Namespace, interface: &str) -> Self {
+        let fd = namespace
+            .enter(|| sys::can_socket(sys::interface_index(interface)?))
+            .unwrap_or_else(|e| panic!("no raw CAN socket on {interface}: {e}"));
+        for (level, name, value) in [
+            (libc::SOL_CAN_RAW, libc::CAN_RAW_FD_FRAMES, 1),
+            (libc::SOL_CAN_RAW, libc::CAN_RAW_ERR_FILTER, ALL_ERRORS),
+            (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER),
+            (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1),
+        ] {
+            sys::set_option(&fd, level, name, value)
+                .unwrap_or_else(|e| panic!("option {name} of a socket on {interface}: {e}"));
+        }
+        // Kernels before 6.2 do not have it, and then there are no such frames either.
+        let _ = sys::set_option(&fd, libc::SOL_CAN_RAW, CAN_RAW_XL_FRAMES, 1);
+        Self {
+            fd,
+            name: interface.to_owned(),
+            lost: Cell::new(0),
+        }
+    }
+
+    /// Sends a frame, and waits as long as queues are full.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn send(&self, frame: &Frame) {
+        let start = Instant::now();
+        loop {
+            match self.try_send(frame) {
+                Ok(()) => return,
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) && start.elapsed() < PATIENCE => {
+                    // POLLOUT says nothing about the device's queue.
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE => {
+                    let _ = sys::wait(&self.fd, Ready::Write, PATIENCE);
+                }
+                Err(e) => panic!("sending {frame} on {}: {e}", self.name),
+            }
+        }
+    }
+
+    /// Sends a frame, or says why not.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn try_send(&self, frame: &Frame) -> io::Result<()> {
+        sys::send(&self.fd, frame.bytes())
+    }
+
+    /// Does not receive what another socket on the same interface sends.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn without_loopback(self) -> Self {
+        sys::set_option(&self.fd, libc::SOL_CAN_RAW, libc::CAN_RAW_LOOPBACK, 0)
+            .expect("loopback can be turned off");
+        self
+    }
+
+    /// A frame that has already arrived.
+    ///
+    /// # Panics
+    /// When the kernel reports an error or that it lost a frame.
+    #[must_use]
+    pub fn try_receive(&self) -> Option<Frame> {
+        let mut buffer = [0; LONGEST];
+        match sys::receive(&self.fd, &mut buffer) {
+            Ok((length, lost)) => {
+                if let Some(lost) = lost {
+                    self.lost.set(lost);
+                }
+                Some(Frame::from_bytes(&buffer[..length]))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+            // What a socket says once after its interface went down is no frame; the next call has them.
+            Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.try_receive(),
+            Err(e) => panic!("receiving on {}: {e}", self.name),
+        }
+    }
+
+    /// The next frame; `None` when none comes in this time.
+    ///
+    /// # Panics
+    /// As [`Self::try_receive`].
+    #[must_use]
+    pub fn receive_within(&self, time: Duration) -> Option<Frame> {
+        let end = Instant::now() + time;
+        loop {
+            if let Some(frame) = self.try_receive() {
+                return Some(frame);
+            }
+            let left = end.checked_duration_since(Instant::now())?;
+            sys::wait(&self.fd, Ready::Read, left.max(Duration::from_millis(1)))
+                .expect("a socket can be polled");
+        }
+    }
+
+    /// The next frame, which surely comes.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn receive(&self) -> Frame {
+        self.receive_within(PATIENCE)
+            .unwrap_or_else(|| panic!("no frame came to {} in {PATIENCE:?}", self.name))
+    }
+
+    /// Everything that has already arrived.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.try_receive()).collect()
+    }
+
+    /// Frames that did not fit into the socket's buffer, as of the last frame received.
+    #[must_use]
+    pub fn lost(&self) -> u32 {
+        self.lost.get()
+    }
+}

@@ -1,0 +1,198 @@
+//! All calls that the compiler cannot check: sockets of the family CAN, namespaces, signals.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer)
+    }
+}
+
+/// Puts the calling thread into a network namespace.
+pub fn enter_namespace(namespace: &File) -> io::Result<()> {
+    // SAFETY: takes numbers only; the descriptor is open as long as `namespace` is borrowed.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Makes a command run in a network namespace. Unlike `ip netns exec`, this leaves /sys as it is.
+pub fn run_in_namespace(command: &mut Command, namespace: File) {
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing; it owns the descriptor.
+    unsafe {
+        command.pre_exec(move || enter_namespace(&namespace));
+    }
+}
+
+/// Binds the calling thread to one processor.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: a set of zeroes is the empty set, and CPU_SET stays within it because it ignores larger numbers.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: the pointer and the size are those of `set`.
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) })
+        .map(drop)
+}
+
+/// Number of a network interface in the calling thread's namespace.
+pub fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: the string ends with a zero byte.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// A raw CAN socket, bound to an interface of the calling thread's namespace.
+pub fn can_socket(index: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only, and a descriptor that is not negative is new and owned by nobody else.
+    let socket = unsafe {
+        let socket = check(libc::socket(
+            libc::PF_CAN,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::CAN_RAW,
+        ))?;
+        OwnedFd::from_raw_fd(socket)
+    };
+    // SAFETY: the structure consists of integers, for which zeroes are valid.
+    let mut address: libc::sockaddr_can = unsafe { zeroed() };
+    address.can_family = libc::AF_CAN as libc::sa_family_t;
+    address.can_ifindex = index as libc::c_int;
+    // SAFETY: the pointer and the size are those of `address`.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_can>() as libc::socklen_t,
+        )
+    })?;
+    Ok(socket)
+}
+
+/// Sets an option of a socket to a number.
+pub fn set_option(socket: &OwnedFd, level: i32, name: i32, value: u32) -> io::Result<()> {
+    // SAFETY: the pointer and the size are those of `value`.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// Sends one message.
+pub fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of `bytes`.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
+    match usize::try_from(sent) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Receives one message without waiting: its length, and how many the socket has lost so far if it says so.
+pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<u32>)> {
+    let mut control = [0u64; 8];
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: the structure consists of integers and pointers, for which zeroes are valid.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    // SAFETY: all pointers in `message` are to live variables of the lengths given beside them.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut lost = None;
+    // SAFETY: the kernel filled `control`, which is aligned for its headers, and set the length that these macros
+    // stay within; the payload of SO_RXQ_OVFL is a u32.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SO_RXQ_OVFL
+            {
+                lost = Some(libc::CMSG_DATA(header).cast::<u32>().read_unaligned());
+            }
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    Ok((length, lost))
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ready {
+    Read,
+    Write,
+}
+
+/// Waits until a socket can be read or written; false when the time is up.
+pub fn wait(socket: &OwnedFd, ready: Ready, time: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: match ready {
+            Ready::Read => libc::POLLIN,
+            Ready::Write => libc::POLLOUT,
+        },
+        revents: 0,
+    };
+    let time = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the pointer is to one structure, as the count says.
+    match check(unsafe { libc::poll(&raw mut poll, 1, time) }) {
+        Ok(count) => Ok(count > 0),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn remember_interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on Ctrl-C and SIGTERM do not end the process but are remembered.
+pub fn catch_interrupts() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic, which a signal handler may do.
+        unsafe {
+            libc::signal(
+                signal,
+                remember_interrupt as *const () as libc::sighandler_t,
+            );
+        }
+    }
+}
+
+/// Whether Ctrl-C or SIGTERM came.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Whether this process is root.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}

@@ -1,0 +1,145 @@
+//! The two programs of the name `cangw`.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use crate::namespace::Namespace;
+
+/// Whose `cangw`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cangw {
+    /// This project's.
+    Ours,
+    /// The one of can-utils, which drives the kernel's can-gw.
+    CanUtils,
+}
+
+/// What a call of `cangw` did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Exit status.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Answer {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("cangw exits by itself"),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A line of `cangw -L`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The rule as options.
+    pub rule: String,
+    pub handled: u64,
+    pub dropped: u64,
+    pub deleted: u64,
+}
+
+impl Listed {
+    /// Reads `cangw -A RULE # N handled N dropped N deleted`.
+    ///
+    /// # Panics
+    /// When the line is something else.
+    #[must_use]
+    pub fn parse(line: &str) -> Self {
+        let read = || {
+            let (rule, counters) = line.split_once(" -A ")?.1.split_once(" # ")?;
+            let mut words = counters.split(' ');
+            let mut counter = |name: &str| {
+                let number = words.next()?.parse().ok()?;
+                (words.next()? == name).then_some(number)
+            };
+            Some(Self {
+                rule: rule.to_owned(),
+                handled: counter("handled")?,
+                dropped: counter("dropped")?,
+                deleted: counter("deleted")?,
+            })
+        };
+        read().unwrap_or_else(|| panic!("not a line of `cangw -L`: {line:?}"))
+    }
+}
+
+impl Cangw {
+    /// Its executable: ours lies in the folder of this executable or, for a test, in the one above.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn path(self) -> PathBuf {
+        let this = std::env::current_exe().expect("a process knows its executable");
+        let ours = this
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .map(|folder| folder.join("cangw"))
+            .find(|path| path.is_file())
+            .expect("cangw is beside this program: `cargo build --release` makes it");
+        match self {
+            Self::Ours => ours,
+            Self::CanUtils => std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+                .map(|folder| folder.join("cangw"))
+                .find(|path| path.is_file() && *path != ours)
+                .expect("can-utils is installed"),
+        }
+    }
+
+    /// Runs it with arguments that are separated by spaces.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn run(self, namespace: &Namespace, arguments: &str) -> Answer {
+        namespace
+            .command(self.path())
+            .args(arguments.split_whitespace())
+            .output()
+            .expect("cangw runs")
+            .into()
+    }
+
+    /// Runs it, and panics when it fails.
+    ///
+    /// # Panics
+    /// With its messages when it fails.
+    pub fn must(self, namespace: &Namespace, arguments: &str) -> String {
+        let answer = self.run(namespace, arguments);
+        assert_eq!(answer.code, 0, "cangw {arguments}\n{answer:#?}");
+        answer.stdout
+    }
+
+    /// The rules, newest first.
+    ///
+    /// # Panics
+    /// When it says something else.
+    #[must_use]
+    pub fn list(self, namespace: &Namespace) -> Vec<Listed> {
+        let answer = self.run(namespace, "-L");
+        // can-utils exits with the number of bytes that it sent.
+        assert!(
+            self == Self::CanUtils || answer.code == 0,
+            "cangw -L\n{answer:#?}"
+        );
+        answer.stdout.lines().map(Listed::parse).collect()
+    }
+}
+
+/// The JSON that our `cangw` prints.
+///
+/// # Panics
+/// When it fails or prints something else.
+#[must_use]
+pub fn json(namespace: &Namespace, arguments: &str) -> serde_json::Value {
+    let text = Cangw::Ours.must(namespace, arguments);
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("cangw {arguments}: {e}:\n{text}"))
+}
