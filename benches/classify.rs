@@ -23,11 +23,11 @@ fn rules(count: u32) -> Vec<Input> {
                     mask: 0xC000_07FF,
                 },
                 1 => Filter {
-                    id: EFF_FLAG | i * 7919,
+                    id: EFF_FLAG | (i * 7919),
                     mask: 0xDFFF_FFFF,
                 },
                 _ => Filter {
-                    id: EFF_FLAG | i << 8,
+                    id: EFF_FLAG | (i << 8),
                     mask: 0x83FF_FF00,
                 },
             };

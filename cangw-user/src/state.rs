@@ -150,7 +150,6 @@ impl State {
     }
 
     /// A free slot for a rule's counters.
-    #[must_use]
     pub fn free_rule_slots(&self) -> impl Iterator<Item = u32> {
         let mut used = vec![false; abi::MAX_RULES as usize];
         for entry in &self.rules {

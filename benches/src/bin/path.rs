@@ -75,9 +75,9 @@ fn load(namespace: &Namespace, rules: u32) {
     let mut text = String::new();
     for i in 0..rules - 1 {
         let (id, mask) = if i % 2 == 0 {
-            (0x8000_0000 | i * 7919, 0xDFFF_FFFFu32)
+            (0x8000_0000 | (i * 7919), 0xDFFF_FFFFu32)
         } else {
-            (0x8000_0000 | i << 8, 0x83FF_FF00)
+            (0x8000_0000 | (i << 8), 0x83FF_FF00)
         };
         let _ = writeln!(text, "-s a1 -d b0 -f {id:X}:{mask:X}");
     }

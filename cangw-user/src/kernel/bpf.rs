@@ -248,8 +248,7 @@ fn xdp_pin(ifindex: u32) -> String {
 /// # Errors
 /// When the kernel or the device cannot.
 pub fn attach_xdp(pins: &Pins, ifindex: u32) -> Result<()> {
-    let mut xdp = Xdp::from_pin(pins.path(XDP), aya_obj::programs::XdpAttachType::Interface)
-        .map_err(failed("open the XDP program"))?;
+    let mut xdp = xdp_program(pins)?;
     let path = pins.path(&xdp_pin(ifindex));
     if path.exists() {
         let link: FdLink = PinnedLink::from_pin(&path)
@@ -271,6 +270,15 @@ pub fn attach_xdp(pins: &Pins, ifindex: u32) -> Result<()> {
     let link: FdLink = link.try_into().map_err(failed("keep the XDP link"))?;
     link.pin(path).map_err(failed("pin the XDP link"))?;
     Ok(())
+}
+
+/// The pinned XDP program.
+///
+/// # Errors
+/// When it is not pinned.
+pub fn xdp_program(pins: &Pins) -> Result<Xdp> {
+    Xdp::from_pin(pins.path(XDP), aya_obj::programs::XdpAttachType::Interface)
+        .map_err(failed("open the XDP program"))
 }
 
 /// Attaches the program that counts failed redirects.

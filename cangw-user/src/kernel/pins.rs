@@ -48,8 +48,15 @@ impl Pins {
     /// # Errors
     /// When bpffs is missing or may not be used.
     pub fn open(create: bool) -> Result<Option<Self>> {
-        let all = bpffs()?.join("cangw");
-        let folder = all.join(namespace_cookie()?.to_string());
+        Self::open_in(bpffs()?, create)
+    }
+
+    /// As [`Self::open`], in another BPF file system.
+    ///
+    /// # Errors
+    /// When it may not be used.
+    pub fn open_in(bpffs: &Path, create: bool) -> Result<Option<Self>> {
+        let folder = bpffs.join("cangw").join(namespace_cookie()?.to_string());
         loop {
             if create {
                 DirBuilder::new()
