@@ -2,3 +2,9 @@
 
 mod clean;
 mod drop_in;
+mod engines;
+mod flood;
+mod lifecycle;
+mod log;
+mod many;
+mod xl;

@@ -1,14 +1,15 @@
 //! A namespace with CAN interfaces, a socket that watches each of them, and a way to know that all frames have arrived.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use crate::frame::Frame;
 use crate::namespace::Namespace;
 use crate::socket::CanSocket;
 use crate::sys;
 
-/// More than the gateway lets a frame make hops.
-const ROUNDS: usize = 8;
+/// More than the hops of a frame while max-hops is 1: the gateway's, and one across a pair.
+const ROUNDS: usize = 3;
 /// An interface without rules.
 const FENCE: &str = "fence";
 
@@ -31,6 +32,7 @@ pub struct Lab {
     watchers: BTreeMap<String, CanSocket>,
     senders: BTreeMap<String, CanSocket>,
     fence: (CanSocket, CanSocket),
+    rounds: usize,
     seen: BTreeMap<String, Vec<Frame>>,
 }
 
@@ -69,49 +71,58 @@ impl Lab {
             borrow(&namespace, name);
             names.push((*name).to_owned());
         }
+        if !borrowed.is_empty() {
+            interrupts_to_first_cpu(&borrowed);
+        }
         let open = |name: &String| (name.clone(), CanSocket::open(&namespace, name));
-        let fence = [(); 2].map(|()| CanSocket::open(&namespace, FENCE)).into();
+        let sender = |name: &String| (name.clone(), CanSocket::open(&namespace, name).deaf());
+        let fence = (sender(&names[0]).1, CanSocket::open(&namespace, FENCE));
         names.remove(0);
         Self {
             borrowed,
             watchers: names.iter().map(open).collect(),
-            senders: names.iter().map(open).collect(),
+            senders: names.iter().map(sender).collect(),
             seen: BTreeMap::new(),
             namespace,
             fence,
+            rounds: ROUNDS,
         }
     }
 
-    /// Sends a frame from a local socket of an interface, and waits until all its copies have arrived.
+    /// Frames may make this many hops more than usual.
+    pub fn allow_hops(&mut self, hops: usize) {
+        self.rounds = ROUNDS + hops;
+    }
+
+    /// Sends a frame from a local socket of an interface, and waits until all its copies have arrived, if all interfaces on its
+    /// way are virtual.
     ///
     /// # Panics
     /// When the kernel refuses it.
-    pub fn send(&mut self, interface: &str, frame: &Frame) {
+    pub fn send(&self, interface: &str, frame: &Frame) {
         self.senders[interface].send(frame);
-        self.settle();
+        self.fence();
     }
 
     /// Waits until frames on virtual interfaces have arrived wherever they go. Each round lets them make a hop.
-    ///
-    /// # Panics
-    /// When the kernel does not deliver.
-    pub fn settle(&mut self) {
+    fn fence(&self) {
         let (sender, receiver) = &self.fence;
-        for round in 0..ROUNDS {
+        for round in 0..self.rounds {
             let frame = Frame::classic(round as u32, &[]);
             sender.send(&frame);
             assert_eq!(receiver.receive(), frame, "on the fence");
         }
-        let _ = sender.drain();
+    }
+
+    /// Waits as [`Self::send`] does, and collects what has arrived.
+    fn collect(&mut self) {
+        self.fence();
         for (name, watcher) in &self.watchers {
             let frames = watcher.drain();
             assert_eq!(watcher.lost(), 0, "{name}: the watcher lost frames");
             if !frames.is_empty() {
                 self.seen.entry(name.clone()).or_default().extend(frames);
             }
-        }
-        for sender in self.senders.values() {
-            let _ = sender.drain();
         }
     }
 
@@ -129,11 +140,11 @@ impl Lab {
                 break;
             }
         }
-        self.settle();
     }
 
     /// The frames seen on each interface since the last call, in order.
     pub fn take(&mut self) -> BTreeMap<String, Vec<Frame>> {
+        self.collect();
         std::mem::take(&mut self.seen)
     }
 
@@ -175,4 +186,17 @@ fn borrow(namespace: &Namespace, name: &str) {
     namespace.ip(&format!(
         "link set {name} type can bitrate 500000\nlink set {name} up\n"
     ));
+}
+
+/// Makes controllers deliver their frames on the processor that everything here waits for.
+fn interrupts_to_first_cpu(names: &[&str]) {
+    let table = fs::read_to_string("/proc/interrupts").expect("the kernel lists its interrupts");
+    for line in table.lines() {
+        let users = line.split([' ', ',']).filter(|word| !word.is_empty());
+        if users.clone().any(|user| names.contains(&user)) {
+            let number = line.trim().split(':').next().unwrap_or_default();
+            let file = format!("/proc/irq/{number}/smp_affinity");
+            fs::write(&file, "1").unwrap_or_else(|e| panic!("{file}: {e}"));
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! A raw CAN socket on one interface, which receives everything that can be received.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
@@ -22,7 +22,7 @@ const LONGEST: usize = 2060;
 pub struct CanSocket {
     fd: OwnedFd,
     name: String,
-    lost: Cell<u32>,
+    lost: AtomicU32,
 }
 
 impl CanSocket {
@@ -49,7 +49,7 @@ impl CanSocket {
         Self {
             fd,
             name: interface.to_owned(),
-            lost: Cell::new(0),
+            lost: AtomicU32::new(0),
         }
     }
 
@@ -82,14 +82,13 @@ impl CanSocket {
         sys::send(&self.fd, frame.bytes())
     }
 
-    /// Does not receive what another socket on the same interface sends.
+    /// Makes it a socket that only sends.
     ///
     /// # Panics
     /// When the kernel refuses.
     #[must_use]
-    pub fn without_loopback(self) -> Self {
-        sys::set_option(&self.fd, libc::SOL_CAN_RAW, libc::CAN_RAW_LOOPBACK, 0)
-            .expect("loopback can be turned off");
+    pub fn deaf(self) -> Self {
+        sys::receive_nothing(&self.fd).expect("a socket can do without frames");
         self
     }
 
@@ -103,7 +102,7 @@ impl CanSocket {
         match sys::receive(&self.fd, &mut buffer) {
             Ok((length, lost)) => {
                 if let Some(lost) = lost {
-                    self.lost.set(lost);
+                    self.lost.store(lost, Ordering::Relaxed);
                 }
                 Some(Frame::from_bytes(&buffer[..length]))
             }
@@ -150,6 +149,6 @@ impl CanSocket {
     /// Frames that did not fit into the socket's buffer, as of the last frame received.
     #[must_use]
     pub fn lost(&self) -> u32 {
-        self.lost.get()
+        self.lost.load(Ordering::Relaxed)
     }
 }

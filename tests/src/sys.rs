@@ -96,6 +96,21 @@ pub fn set_option(socket: &OwnedFd, level: i32, name: i32, value: u32) -> io::Re
     .map(drop)
 }
 
+/// Takes all filters off a raw CAN socket, so that it receives nothing.
+pub fn receive_nothing(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: a length of zero says that there is nothing behind the pointer.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_CAN_RAW,
+            libc::CAN_RAW_FILTER,
+            std::ptr::null(),
+            0,
+        )
+    })?;
+    set_option(socket, libc::SOL_CAN_RAW, libc::CAN_RAW_ERR_FILTER, 0)
+}
+
 /// Sends one message.
 pub fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of `bytes`.

@@ -5,19 +5,21 @@ use cangw_tests::frame::{BRS, EFF, ERR, ESI, Frame};
 /// A named set of frames.
 pub fn set(name: &str) -> Vec<Frame> {
     match name {
-        "classic" => classic(),
+        "classic" => classic(8),
+        // The emulated controllers lose step at remote frames with another length.
+        "bus" => classic(0),
         "lengths" => lengths(),
         "errors" => errors(),
         "fd" => fd(),
-        "all" => [classic(), errors(), fd()].concat(),
+        "all" => [classic(8), errors(), fd()].concat(),
         "one" => vec![Frame::classic(0x123, &[1, 2, 3])],
         "one-fd" => vec![Frame::fd(0x123, BRS, &[7; 12])],
         other => panic!("no set of frames is called {other}"),
     }
 }
 
-/// Identifiers around those that the scripts filter by, as data and remote frames.
-fn classic() -> Vec<Frame> {
+/// Identifiers around those that the scripts filter by, as data frames and as remote frames with lengths up to the one given.
+fn classic(remote_len: u8) -> Vec<Frame> {
     let ids = [
         0,
         1,
@@ -35,7 +37,7 @@ fn classic() -> Vec<Frame> {
         EFF | 0x1FFF_FFFF,
     ];
     let data = |i: usize| Frame::classic(ids[i], &[i as u8; 8][..i % 9]);
-    let remote = |i: usize| Frame::remote(ids[i], (i % 9) as u8);
+    let remote = |i: usize| Frame::remote(ids[i], (i % 9) as u8 % (remote_len + 1));
     (0..ids.len()).flat_map(|i| [data(i), remote(i)]).collect()
 }
 

@@ -4,4 +4,5 @@ mod cases;
 mod errors;
 mod frames;
 mod hardware;
+mod hops;
 mod script;

@@ -1,8 +1,10 @@
 //! Scripts: their lines, and what is seen when they run.
 
 use std::fmt::Write as _;
+use std::process::Command;
 
 use cangw_tests::lab::{Lab, Link};
+use cangw_tests::namespace::Namespace;
 use cangw_tests::tool::{Cangw, Listed};
 
 use super::frames;
@@ -33,6 +35,7 @@ pub struct Observation {
 ///     send IF SET            sends a set of frames from a local socket; what arrives on every interface is compared
 ///     relay IF IF SET        the same, waiting for each frame on the second interface
 ///     ip ARGUMENTS           changes an interface
+///     hops N                 sets max_hops of can-gw, or max-hops of ours
 ///     total H P D            compares lists and counters; the sums over all rules are handled, dropped and deleted
 #[track_caller]
 pub fn compare(script: &str, links: &[Link]) {
@@ -68,6 +71,7 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
         text: String::new(),
         totals: Vec::new(),
     };
+    let mut reload = None;
     for line in script.lines().map(str::trim).filter(|l| !l.is_empty()) {
         writeln!(seen.text, "{line}").unwrap();
         let (word, rest) = line.split_once(' ').expect("a line has two words");
@@ -86,6 +90,13 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
                 );
             }
             "ip" => lab.namespace.ip(rest),
+            "hops" => {
+                let hops = rest.parse().expect("a number of hops");
+                reload
+                    .get_or_insert_with(MaxHops::remember)
+                    .set(tool, &lab.namespace, hops);
+                lab.allow_hops(hops.into());
+            }
             "total" => list(tool, &lab, &mut seen),
             "send" => {
                 let (interface, set) = rest.split_once(' ').expect("an interface and a set");
@@ -104,7 +115,6 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
             }
             other => panic!("a script has no line {other}"),
         }
-        lab.settle();
         for (interface, frames) in lab.take() {
             writeln!(
                 seen.text,
@@ -118,6 +128,44 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
     tool.must(&lab.namespace, "-F");
     assert_eq!(tool.list(&lab.namespace), [], "after cangw -F");
     seen
+}
+
+/// The module's parameter, as it was before.
+struct MaxHops(u8);
+
+impl MaxHops {
+    fn remember() -> Self {
+        let text = std::fs::read_to_string("/sys/module/can_gw/parameters/max_hops")
+            .expect("can-gw is loaded");
+        Self(text.trim().parse().expect("max_hops is a number"))
+    }
+
+    fn set(&self, tool: Cangw, namespace: &Namespace, hops: u8) {
+        match tool {
+            Cangw::Ours => drop(tool.must(namespace, &format!("settings max-hops {hops}"))),
+            Cangw::CanUtils => load(hops),
+        }
+    }
+}
+
+impl Drop for MaxHops {
+    fn drop(&mut self) {
+        load(self.0);
+    }
+}
+
+/// Loads can-gw anew; its parameter cannot be changed otherwise.
+fn load(max_hops: u8) {
+    for command in [
+        "rmmod can-gw".to_owned(),
+        format!("modprobe can-gw max_hops={max_hops}"),
+    ] {
+        let mut words = command.split(' ');
+        let status = Command::new(words.next().expect("a command has a name"))
+            .args(words)
+            .status();
+        assert!(status.is_ok_and(|s| s.success()), "{command} failed");
+    }
 }
 
 /// `cangw -L`, without the exit status: can-utils returns the number of bytes it sent.

@@ -1,0 +1,201 @@
+//! Interfaces whose forwarded frames are kept from local sockets, through tc and through XDP.
+
+use cangw_tests::frame::{BRS, EFF, Frame};
+use cangw_tests::lab::{Lab, Link};
+use cangw_tests::tool::{Cangw, json};
+
+const LINKS: [Link; 4] = [
+    Link::Vxcan("x0"),
+    Link::Vxcan("x1"),
+    Link::Vxcan("x2"),
+    Link::Vcan("v0"),
+];
+
+fn frames() -> Vec<Frame> {
+    vec![
+        Frame::classic(0x123, &[1, 2, 3, 4, 5, 6, 7, 8]),
+        Frame::classic(EFF | 0x1234_5678, &[]),
+        Frame::remote(0x123, 4),
+        Frame::classic(0x7FF, &[0xFF; 8]),
+    ]
+}
+
+fn fd_frames() -> Vec<Frame> {
+    vec![
+        Frame::fd(0x123, 0, &[]),
+        Frame::fd(EFF | 0x1234_5678, BRS, &[0xA5; 64]),
+    ]
+}
+
+fn engine_of(lab: &Lab, interface: &str) -> String {
+    let interfaces = json(&lab.namespace, "interface list --json");
+    let found = interfaces
+        .as_array()
+        .and_then(|all| all.iter().find(|i| i["name"] == interface))
+        .unwrap_or_else(|| panic!("{interface} is listed: {interfaces:#}"));
+    found["engine"].as_str().unwrap_or("none").to_owned()
+}
+
+/// Forwards classic and FD frames from `x0`; what no rule takes goes to its local sockets.
+fn forwards_exclusively(engine: &str) {
+    let mut lab = Lab::new("engines", &LINKS);
+    for rule in ["-X -f 123:0", "-f 123~7FF", "-f 123:7FF"] {
+        let target = if rule.contains('~') { "x2" } else { "x1" };
+        Cangw::Ours.must(
+            &lab.namespace,
+            &format!("rule add -s x0 -d {target} {rule} --exclusive --engine {engine}"),
+        );
+    }
+    assert_eq!(engine_of(&lab, "x0"), engine);
+    for frame in frames().iter().chain(&fd_frames()) {
+        lab.send("x0p", frame);
+    }
+    let mut seen = lab.take();
+    assert_eq!(seen.remove("x0"), None, "local sockets of the source");
+    let on = |id: &dyn Fn(u32) -> bool| -> Vec<Frame> {
+        frames().into_iter().filter(|f| id(f.id())).collect()
+    };
+    let by_id = |id| id & 0x7FF == 0x123;
+    assert_eq!(seen["x1p"], [on(&by_id), fd_frames()].concat());
+    assert_eq!(seen["x2p"], on(&|id| !by_id(id)));
+    let counts: Vec<_> = Cangw::Ours
+        .list(&lab.namespace)
+        .iter()
+        .map(|rule| (rule.handled, rule.dropped, rule.deleted))
+        .collect();
+    assert_eq!(counts, [(2, 0, 0), (2, 0, 0), (2, 0, 0)]);
+
+    // Without a rule that takes them, frames go on as if there were no gateway.
+    Cangw::Ours.must(&lab.namespace, "-D -s x0 -d x1 -f 123:7FF");
+    lab.send("x0p", &frames()[0]);
+    assert_eq!(lab.take_on("x0"), frames()[..1]);
+
+    // A target that is down does not take frames.
+    lab.namespace.ip("link set x2 down");
+    lab.send("x0p", &frames()[1]);
+    let rule = &Cangw::Ours.list(&lab.namespace)[0];
+    assert_eq!((rule.handled, rule.dropped), (2, 1), "{rule:?}");
+}
+
+#[test]
+fn tc_exclusive() {
+    forwards_exclusively("tc");
+}
+
+#[test]
+fn xdp_exclusive() {
+    forwards_exclusively("xdp");
+}
+
+#[test]
+fn exclusive_with_several_targets_and_echo() {
+    let mut lab = Lab::new("engines", &LINKS);
+    for rule in ["-d x1", "-d x2 -f 123:7FF", "-d v0 -e"] {
+        Cangw::Ours.must(
+            &lab.namespace,
+            &format!("rule add -s x0 {rule} --exclusive"),
+        );
+    }
+    assert_eq!(engine_of(&lab, "x0"), "tc");
+    for frame in &frames() {
+        lab.send("x0p", frame);
+    }
+    let seen = lab.take();
+    assert_eq!(seen.get("x0"), None);
+    assert_eq!(seen["x1p"], frames());
+    assert_eq!(seen["v0"], frames());
+    assert_eq!(seen["x2p"].len(), 2);
+}
+
+#[test]
+fn engines_can_be_changed() {
+    let mut lab = Lab::new("engines", &LINKS);
+    Cangw::Ours.must(&lab.namespace, "-A -s x0 -d x1");
+    let mut sent = 0;
+    for (change, engine, local) in [
+        ("exclusive off", "tc", true),
+        ("exclusive on", "tc", false),
+        ("engine xdp", "xdp", false),
+        ("engine tc", "tc", false),
+        ("engine xdp", "xdp", false),
+        ("engine auto", "tc", false),
+        ("exclusive off", "tc", true),
+    ] {
+        Cangw::Ours.must(&lab.namespace, &format!("interface set x0 {change}"));
+        assert_eq!(engine_of(&lab, "x0"), engine, "after {change}");
+        lab.send("x0p", &frames()[0]);
+        sent += 1;
+        let seen = lab.take();
+        assert_eq!(seen["x1p"], frames()[..1], "after {change}");
+        assert_eq!(seen.contains_key("x0"), local, "after {change}");
+        let handled = Cangw::Ours.list(&lab.namespace)[0].handled;
+        assert_eq!(handled, sent, "after {change}");
+    }
+}
+
+#[test]
+fn xdp_is_refused_where_it_cannot_serve() {
+    let lab = Lab::new("engines", &LINKS);
+    for (before, add, reason) in [
+        ("", "-s x0 -d x1 --engine xdp", "not exclusive"),
+        ("", "-s x0 -d v0 -e --engine xdp --exclusive", "echoes"),
+        (
+            "rule add -s x0 -d x1",
+            "-s x0 -d x2 --engine xdp --exclusive",
+            "several rules",
+        ),
+        (
+            "rule add -s x1 -d x0 -e",
+            "-s x0 -d x2 --engine xdp --exclusive",
+            "another rule echoes",
+        ),
+    ] {
+        if !before.is_empty() {
+            Cangw::Ours.must(&lab.namespace, before);
+        }
+        let rules = Cangw::Ours.list(&lab.namespace);
+        let answer = Cangw::Ours.run(&lab.namespace, &format!("rule add {add}"));
+        assert_eq!(answer.code, 1, "{add}: {answer:?}");
+        assert!(answer.stderr.contains(reason), "{add}: {answer:?}");
+        assert_eq!(Cangw::Ours.list(&lab.namespace), rules, "{add}");
+        Cangw::Ours.must(&lab.namespace, "-F");
+    }
+    // And a rule that comes later.
+    Cangw::Ours.must(
+        &lab.namespace,
+        "rule add -s x0 -d x1 --exclusive --engine xdp",
+    );
+    let answer = Cangw::Ours.run(&lab.namespace, "-A -s x0 -d x2");
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert_eq!(Cangw::Ours.list(&lab.namespace).len(), 1);
+}
+
+#[test]
+fn xdp_from_a_controller() {
+    let mut lab = Lab::new(
+        "engines",
+        &[
+            Link::Hardware("can0"),
+            Link::Hardware("can1"),
+            Link::Hardware("can2"),
+            Link::Hardware("can3"),
+            Link::Vxcan("x0"),
+        ],
+    );
+    for (target, far) in [("x0", "x0p"), ("can2", "can3")] {
+        Cangw::Ours.must(
+            &lab.namespace,
+            &format!("rule add -s can0 -d {target} --exclusive --engine xdp"),
+        );
+        assert_eq!(engine_of(&lab, "can0"), "xdp");
+        for frame in &frames() {
+            lab.relay("can1", far, frame);
+        }
+        let seen = lab.take();
+        assert_eq!(seen[far], frames(), "to {target}");
+        assert_eq!(seen.get("can0"), None, "local sockets of the source");
+        let rule = &Cangw::Ours.list(&lab.namespace)[0];
+        assert_eq!((rule.handled, rule.dropped), (frames().len() as u64, 0));
+        Cangw::Ours.must(&lab.namespace, "-F");
+    }
+}
