@@ -11,7 +11,6 @@ const INTERFACE: Interface = Interface {
     ifindex: 1,
     max_hops: 1,
     flags: 0,
-    reentry: false,
 };
 
 fn rules(count: u32) -> Vec<Input> {
@@ -37,8 +36,14 @@ fn rules(count: u32) -> Vec<Input> {
                     kind: FrameType::Classic,
                     predicate: filter.predicate(),
                 },
+                source: 1,
                 target: 2,
-                flags: 0,
+                echo: false,
+                iif_tx_ok: false,
+                limit: 0,
+                to_peer: false,
+                misfit: false,
+                target_exclusive: false,
             }
         })
         .collect()

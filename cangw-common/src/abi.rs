@@ -14,7 +14,7 @@ pub const INTERFACES: u32 = 4096;
 pub const PROBES: u32 = 4;
 /// Rules in one network namespace.
 pub const MAX_RULES: u32 = 32_768;
-/// Cells of an interface's tables: one for each rule in each distinct list. Cell 0 is "no rule".
+/// Cells of an interface's tables: one for what each rule does in each distinct list. Cell 0 is "no rule".
 pub const MAX_CELLS: usize = 32_768;
 /// Rules that may match one frame.
 pub const MAX_LIST: u32 = 256;
@@ -88,8 +88,6 @@ pub const EXCLUSIVE: u32 = 1;
 pub const VIRTUAL: u32 = 2;
 /// [`Head::flags`]: the map of exact identifiers is in use.
 pub const HAS_EXACT: u32 = 4;
-/// [`Head::flags`]: echoed frames may come back to this interface with hops to spare.
-pub const REENTRY: u32 = 8;
 
 /// What holds for the whole interface.
 #[repr(C)]
@@ -97,42 +95,44 @@ pub const REENTRY: u32 = 8;
 pub struct Head {
     /// Interface that the tables belong to; 0 in a slot that is free.
     pub ifindex: u32,
-    /// Frames with this many hops behind them are not forwarded (1 to 6, can-gw's `max_hops`).
-    pub max_hops: u32,
-    /// [`EXCLUSIVE`], [`VIRTUAL`], [`HAS_EXACT`], [`REENTRY`].
+    /// [`EXCLUSIVE`], [`VIRTUAL`], [`HAS_EXACT`].
     pub flags: u32,
     /// Slot of this generation in the maps of exact identifiers, halves and cross cells.
     pub aux: u32,
+    /// 0.
+    pub reserved: u32,
     /// How extended identifiers and error classes are looked up, by [`SpaceIndex`].
     pub spaces: [Space; 4],
 }
 
-/// [`Cell::flags`]: `-e`, the frame is also delivered to local sockets of the target.
-pub const ECHO: u16 = 1;
-/// [`Cell::flags`]: `-i`, a frame may go back to the interface that it came from.
-pub const IIF_TX_OK: u16 = 2;
 /// [`Cell::flags`] of a list's first cell: some rule of the list echoes.
-pub const LIST_ECHO: u16 = 4;
-/// [`Cell::flags`]: a rule that never sends, because source and target are the ends of one vxcan pair.
-pub const PEER: u16 = 8;
-/// [`Cell::flags`]: a rule that never sends, because the target's MTU is too small for its type of frame.
-pub const MISFIT: u16 = 16;
+pub const LIST_ECHO: u16 = 1;
+/// [`Cell::flags`]: not sent, the frame has reached the hop limit.
+pub const HOP_LIMIT: u16 = 2;
+/// [`Cell::flags`]: not sent, the frame came from the target.
+pub const ORIGIN: u16 = 4;
+/// [`Cell::flags`]: not sent, the target's MTU is too small for this type of frame.
+pub const MISFIT: u16 = 8;
+/// [`Cell::flags`]: why a cell's rule does not send.
+pub const UNSENT: u16 = HOP_LIMIT | ORIGIN | MISFIT;
 
-/// One rule in one list. A list is its first cell (whose number is the list's) and `len` - 1 cells from `next` on.
+/// What one rule does with a frame. A list is its first cell (whose number is the list's) and `len` - 1 cells from `next` on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     /// Handle of the fw filter that carries out the list (first cell only).
     pub handle: u16,
-    /// Rules in the list (first cell only).
+    /// Cells of the list (first cell only).
     pub len: u16,
     /// Slot of the rule, the key of its counters.
-    pub rule: u32,
+    pub rule: u16,
+    /// How often it counts: more than 1 where several echoes of a frame meet the same end.
+    pub times: u16,
     /// Target interface.
     pub ifindex: u32,
-    /// [`ECHO`], [`IIF_TX_OK`], [`LIST_ECHO`], [`PEER`], [`MISFIT`].
+    /// [`LIST_ECHO`], and one of [`UNSENT`] if the rule does not send.
     pub flags: u16,
-    /// Cell of the list's second rule (first cell only).
+    /// Second cell of the list (first cell only).
     pub next: u16,
 }
 
@@ -163,17 +163,7 @@ pub struct Halves {
 #[derive(Clone, Copy, Debug)]
 pub struct CrossChunk(pub [u16; CROSS_CHUNK]);
 
-/// Key of the map of exact identifiers.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ExactKey {
-    /// Identifier with EFF and RTR, [`EXACT_FD`] for FD frames; or the number of a list.
-    pub id: u32,
-    /// 0 for identifiers; else the origin, for which the list is replaced (see [`REENTRY`]).
-    pub origin: u32,
-}
-
-/// In [`ExactKey::id`]: the frame is a CAN FD frame. (The bit marks error frames, which are never exact.)
+/// In the key of an exact identifier: the frame is a CAN FD frame. (The bit marks error frames, which are never exact.)
 pub const EXACT_FD: u32 = crate::frame::ERR_FLAG;
 
 /// Counters of a rule, for one CPU, in frames.
@@ -240,12 +230,8 @@ pub mod mark {
     pub const ECHO_ONLY: u32 = 0x0001_0000;
     /// What the fw filters compare.
     pub const FW_MASK: u32 = HANDLE | ECHO_ONLY;
-    /// The frame is an echo of ours: hops and origin stand in `skb->cb`.
-    pub const TAG: u32 = 0x8000_0000;
-    /// Hop limit of the rule that echoed (`-l`, 0 for none), in three bits.
-    pub const LIMIT_SHIFT: u32 = 28;
-    /// What an echo's `skbedit` writes.
-    pub const ECHO_MASK: u32 = 0xF000_0000;
+    /// The frame is an echo of ours: the rules that it meets have been carried out already.
+    pub const ECHO: u32 = 0x8000_0000;
 }
 
 const _: () = {
@@ -255,7 +241,7 @@ const _: () = {
     assert!(size_of::<Tables>() == 64 + 3 * 2 * STANDARD_KEYS + 16 * MAX_CELLS);
     assert!(size_of::<Halves>() == 4 * HALF_KEYS);
     assert!(size_of::<CrossChunk>() == 64);
-    assert!(size_of::<ExactKey>() == 8);
+    assert!(MAX_RULES <= 1 << 16);
     assert!(size_of::<RuleCounters>() == 40);
     assert!(size_of::<InterfaceCounters>() == 32);
     // Lists are numbered with 16 bits.
@@ -264,7 +250,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{CrossChunk, ExactKey, Halves, InterfaceCounters, RuleCounters, Tables};
+    use super::{CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
     // their fields), so every bit pattern is a value and every byte is initialised.
@@ -273,8 +259,6 @@ mod pod {
     unsafe impl aya::Pod for Halves {}
     // SAFETY: as above.
     unsafe impl aya::Pod for CrossChunk {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ExactKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RuleCounters {}
     // SAFETY: as above.

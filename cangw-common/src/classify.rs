@@ -9,8 +9,7 @@
 //! in tests alike.
 
 use crate::abi::{
-    CROSS_CHUNK, EXACT_FD, ExactKey, HALF_KEYS, HAS_EXACT, SPACE_HALVES, STANDARD_KEYS, SpaceIndex,
-    Tables,
+    CROSS_CHUNK, EXACT_FD, HALF_KEYS, HAS_EXACT, SPACE_HALVES, STANDARD_KEYS, SpaceIndex, Tables,
 };
 use crate::frame::{EFF_FLAG, EFF_MASK, ERR_FLAG, FrameType, RTR_FLAG, SFF_MASK};
 use crate::opaque;
@@ -23,7 +22,7 @@ pub const NO_RULE: ListId = 0;
 /// Access to the tables that are not part of [`Tables`].
 pub trait Lookup {
     /// List of an exact identifier.
-    fn exact(&self, aux: u32, key: &ExactKey) -> Option<ListId>;
+    fn exact(&self, aux: u32, key: u32) -> Option<ListId>;
     /// Classes of the high and low half: `(high[high_key], low[low_key])`.
     fn halves(&self, aux: u32, space: u16, high_key: usize, low_key: usize) -> Option<(u16, u16)>;
     /// Cell `within` (below [`CROSS_CHUNK`]) of a chunk of the cross table.
@@ -56,15 +55,12 @@ pub const fn low_key(can_id: u32) -> usize {
 /// Key of an extended identifier in the map of exact identifiers.
 #[must_use]
 #[inline(always)]
-pub const fn exact_key(kind: FrameType, can_id: u32) -> ExactKey {
+pub const fn exact_key(kind: FrameType, can_id: u32) -> u32 {
     let fd = match kind {
         FrameType::Fd => EXACT_FD,
         FrameType::Classic | FrameType::Xl => 0,
     };
-    ExactKey {
-        id: (can_id & (EFF_FLAG | RTR_FLAG | EFF_MASK)) | fd,
-        origin: 0,
-    }
+    (can_id & (EFF_FLAG | RTR_FLAG | EFF_MASK)) | fd
 }
 
 /// Which part of the tables an identifier belongs to.
@@ -143,7 +139,7 @@ pub fn classify<L: Lookup>(
     };
     if !error
         && tables.head.flags & HAS_EXACT != 0
-        && let Some(list) = lookup.exact(tables.head.aux, &exact_key(kind, can_id))
+        && let Some(list) = lookup.exact(tables.head.aux, exact_key(kind, can_id))
     {
         return Ok(list);
     }

@@ -83,7 +83,7 @@ impl Predicate {
 }
 
 /// The part of a rule that the data path knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Match {
     /// Frames of this type only (`-X`, `--xl`).
     pub kind: FrameType,

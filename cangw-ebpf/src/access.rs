@@ -64,23 +64,6 @@ impl Skb {
         unsafe { (*self.0).mark = mark }
     }
 
-    /// Origin and hops that `set_trip` stored. They survive from filter to filter and from a frame to its copies.
-    #[inline(always)]
-    pub fn trip(self) -> (u32, u32) {
-        // SAFETY: as in `protocol`.
-        unsafe { ((*self.0).cb[0], (*self.0).cb[1]) }
-    }
-
-    /// Stores the interface where a frame entered the gateway, and the hops that it has made.
-    #[inline(always)]
-    pub fn set_trip(self, origin: u32, hops: u32) {
-        // SAFETY: as in `protocol`; the control block is writable at tc.
-        unsafe {
-            (*self.0).cb[0] = origin;
-            (*self.0).cb[1] = hops;
-        }
-    }
-
     /// Head of the frame behind `prefix` bytes.
     #[inline(always)]
     pub fn head(self, prefix: u32) -> Option<Head> {

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
-use cangw_common::abi::{Cell, IIF_TX_OK, MAX_CELLS, MISFIT, PEER, RuleCounters, Tables};
+use cangw_common::abi::{Cell, HOP_LIMIT, MAX_CELLS, ORIGIN, RuleCounters, Tables, UNSENT};
 
 use crate::access::Skb;
 use crate::maps;
@@ -12,17 +12,13 @@ use crate::maps;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
-    /// Count it as stopped by the hop limit.
-    CountHopLimit,
-    /// Count it as leading back to the origin, if it does.
-    CountOrigin,
+    /// Count it; the filters behind the program send.
+    Count,
     /// Count it as stopped by the target's MTU.
     CountMtu,
-    /// Count it as sent; the filters behind the program send.
-    CountSent,
     /// See whether the target carries the frame.
     CheckMtu,
-    /// Send a copy.
+    /// Send a copy, and count that.
     Send,
 }
 
@@ -33,7 +29,6 @@ pub struct Walk<'a> {
     skb: Skb,
     step: Step,
     next: u32,
-    origin: u32,
     len: u32,
     /// Set by [`Step::CheckMtu`] when a target does not carry the frame.
     pub misfit: u32,
@@ -48,13 +43,12 @@ pub fn cell(tables: &Tables, index: u32) -> &Cell {
 impl<'a> Walk<'a> {
     /// Prepares walks for a frame of `len` bytes.
     #[inline(always)]
-    pub fn new(tables: &'a Tables, skb: Skb, origin: u32, len: u32) -> Self {
+    pub fn new(tables: &'a Tables, skb: Skb, len: u32) -> Self {
         Self {
             tables,
             skb,
-            step: Step::CountSent,
+            step: Step::Count,
             next: 0,
-            origin,
             len,
             misfit: 0,
         }
@@ -89,41 +83,29 @@ impl<'a> Walk<'a> {
 
     #[inline(always)]
     fn visit(&mut self, cell: &Cell) {
+        let sends = cell.flags & UNSENT == 0;
         match self.step {
-            Step::CountHopLimit => with_rule(cell, |r| &raw mut r.hop_limit),
-            Step::CountMtu => with_rule(cell, |r| &raw mut r.mtu),
-            Step::CountOrigin => {
-                if cell.ifindex == self.origin && cell.flags & IIF_TX_OK == 0 {
-                    with_rule(cell, |r| &raw mut r.origin);
-                }
-            }
-            Step::CountSent => {
-                if cell.flags & (PEER | MISFIT) == 0 {
-                    with_rule(cell, |r| &raw mut r.sent);
-                } else {
-                    count_unsent(cell);
-                }
-            }
+            Step::Count if sends => with_rule(cell, |r| &raw mut r.sent),
+            Step::CountMtu if sends => with_rule(cell, |r| &raw mut r.mtu),
+            Step::Send if sends => self.send(cell),
             Step::CheckMtu => {
-                if cell.flags & MISFIT == 0 && !self.skb.fits(cell.ifindex, self.len) {
+                if sends && !self.skb.fits(cell.ifindex, self.len) {
                     self.misfit = 1;
                 }
             }
-            Step::Send => self.send(cell),
+            Step::Count | Step::CountMtu | Step::Send => count_unsent(cell),
         }
     }
 
     #[inline(always)]
     fn send(&mut self, cell: &Cell) {
-        if cell.flags & (PEER | MISFIT) != 0 {
-            count_unsent(cell);
-        } else if !self.skb.fits(cell.ifindex, self.len) {
+        if !self.skb.fits(cell.ifindex, self.len) {
             with_rule(cell, |r| &raw mut r.mtu);
-        } else {
-            with_rule(cell, |r| &raw mut r.sent);
-            if !self.skb.send_copy(cell.ifindex) {
-                with_rule(cell, |r| &raw mut r.refused);
-            }
+            return;
+        }
+        with_rule(cell, |r| &raw mut r.sent);
+        if !self.skb.send_copy(cell.ifindex) {
+            with_rule(cell, |r| &raw mut r.refused);
         }
     }
 }
@@ -137,10 +119,12 @@ extern "C" fn visit_next(index: u32, walk: *mut c_void) -> i64 {
     0
 }
 
-/// Counts a rule that never sends.
+/// Counts why a rule does not send.
 #[inline(always)]
 fn count_unsent(cell: &Cell) {
-    if cell.flags & PEER != 0 {
+    if cell.flags & HOP_LIMIT != 0 {
+        with_rule(cell, |r| &raw mut r.hop_limit);
+    } else if cell.flags & ORIGIN != 0 {
         with_rule(cell, |r| &raw mut r.origin);
     } else {
         with_rule(cell, |r| &raw mut r.mtu);
@@ -152,6 +136,7 @@ fn count_unsent(cell: &Cell) {
 fn with_rule(cell: &Cell, counter: impl Fn(&mut RuleCounters) -> *mut u64) {
     if let Some(rule) = maps::rule(cell.rule) {
         // SAFETY: the pointer is to this CPU's value of the map, valid until the program ends; no other reference exists here.
-        maps::count(counter(unsafe { &mut *rule }));
+        let counter = counter(unsafe { &mut *rule });
+        maps::count(counter, u64::from(cell.times));
     }
 }

@@ -4,7 +4,7 @@ use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use cangw_common::abi::{
-    self, CrossChunk, ExactKey, Halves, InterfaceCounters, Reason, RuleCounters, Tables,
+    self, CrossChunk, Halves, InterfaceCounters, Reason, RuleCounters, Tables,
 };
 use cangw_common::classify::{ListId, Lookup};
 use cangw_common::opaque;
@@ -20,7 +20,7 @@ const AUX: usize = 2 * INTERFACES;
 #[btf_map]
 static TABLES: ArrayOfMaps<Array<Tables, 1>, INTERFACES> = ArrayOfMaps::new();
 #[btf_map]
-static EXACT: ArrayOfMaps<HashMap<ExactKey, u32, 1, NO_PREALLOC>, AUX> = ArrayOfMaps::new();
+static EXACT: ArrayOfMaps<HashMap<u32, u32, 1, NO_PREALLOC>, AUX> = ArrayOfMaps::new();
 #[btf_map]
 static HALVES: ArrayOfMaps<Array<Halves, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
 #[btf_map]
@@ -50,8 +50,10 @@ pub struct LastRedirect {
     pub source: u32,
     /// Target interface.
     pub target: u32,
-    /// Rule that sent it.
-    pub rule: u32,
+    /// Slot of the rule that sent it.
+    pub rule: u16,
+    /// 0.
+    pub reserved: u16,
 }
 
 /// The tables of an interface, and the slot that its counters have.
@@ -75,7 +77,7 @@ pub struct Aux;
 
 impl Lookup for Aux {
     #[inline(always)]
-    fn exact(&self, aux: u32, key: &ExactKey) -> Option<ListId> {
+    fn exact(&self, aux: u32, key: u32) -> Option<ListId> {
         let map = EXACT.get(aux)?;
         // SAFETY: userspace fills the map before it becomes reachable and never changes an entry afterwards.
         unsafe { map.get(key) }.map(|list| *list as ListId)
@@ -95,27 +97,27 @@ impl Lookup for Aux {
     }
 }
 
-/// Adds one to a counter of this CPU. Atomic, because on PREEMPT_RT the softirq that
+/// Adds to a counter of this CPU. Atomic, because on PREEMPT_RT the softirq that
 /// executes a program can be preempted by another one on the same CPU.
 #[inline(always)]
-pub fn count(counter: *mut u64) {
+pub fn count(counter: *mut u64, times: u64) {
     // SAFETY: callers pass pointers into a value of a per-CPU map, 8-byte aligned and valid until the program ends. The
     // instruction is BPF_ATOMIC | BPF_ADD without fetch, which core's atomics do not offer for this target.
     #[cfg(target_arch = "bpf")]
     unsafe {
-        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64);
+        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) times);
     }
     #[cfg(not(target_arch = "bpf"))]
     // SAFETY: as above.
     unsafe {
-        *counter += 1;
+        *counter += times;
     }
 }
 
 /// Counts of a rule; `None` never happens for rules that userspace wrote.
 #[inline(always)]
-pub fn rule(slot: u32) -> Option<*mut RuleCounters> {
-    RULES.get_ptr_mut(slot)
+pub fn rule(slot: u16) -> Option<*mut RuleCounters> {
+    RULES.get_ptr_mut(u32::from(slot))
 }
 
 /// Counts a frame that no rule looked at.
@@ -123,7 +125,7 @@ pub fn rule(slot: u32) -> Option<*mut RuleCounters> {
 pub fn count_reason(slot: u32, reason: Reason) {
     if let Some(counters) = REASONS.get_ptr_mut(slot) {
         // SAFETY: the index is below the array's length, so the pointer stays within the map's value.
-        count(unsafe { &raw mut (*counters).0[reason as usize] });
+        count(unsafe { &raw mut (*counters).0[reason as usize] }, 1);
     }
 }
 

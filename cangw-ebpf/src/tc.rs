@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use cangw_common::abi::{self, EXCLUSIVE, ExactKey, LIST_ECHO, REENTRY, Reason, Tables, mark};
-use cangw_common::classify::{ListId, Lookup as _, NO_RULE, classify};
+use cangw_common::abi::{self, EXCLUSIVE, LIST_ECHO, Reason, Tables, mark};
+use cangw_common::classify::{ListId, NO_RULE, classify};
 use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Layout, layout};
 
 use crate::access::Skb;
@@ -18,6 +18,9 @@ const MAX_TRIM: u32 = 16;
 #[inline(always)]
 pub fn receive(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
+    if skb.mark() & mark::ECHO != 0 {
+        return TC_ACT_OK;
+    }
     let Some(kind) = FrameType::from_protocol(skb.protocol()) else {
         return TC_ACT_OK;
     };
@@ -59,87 +62,39 @@ fn frame(skb: Skb, kind: FrameType) -> Option<(Layout, u32)> {
 /// Carries out a list of rules.
 #[inline(always)]
 fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: ListId) -> i32 {
-    let mut first = cell(tables, u32::from(list));
-    let (origin, hops) = trip(skb, tables);
-    let mut walk = Walk::new(tables, skb, origin, layout.len);
-    if hops != 0 {
-        if hops >= tables.head.max_hops {
-            walk.each(first, Step::CountHopLimit);
-            return TC_ACT_OK;
-        }
-        if tables.head.flags & REENTRY != 0
-            && let Some(rest) = without(tables, list, origin)
-        {
-            walk.each(first, Step::CountOrigin);
-            if rest == NO_RULE {
-                return TC_ACT_OK;
-            }
-            first = cell(tables, u32::from(rest));
-        }
-    }
-    let mut handle = u32::from(first.handle);
+    let first = cell(tables, u32::from(list));
+    let mut walk = Walk::new(tables, skb, layout.len);
+    let handle = u32::from(first.handle);
     if layout.prefix != 0 {
         if send_copies(&mut walk, layout, first).is_none() {
             maps::count_reason(slot, Reason::Malformed);
             return TC_ACT_OK;
         }
         if first.flags & LIST_ECHO == 0 {
-            return if tables.head.flags & EXCLUSIVE != 0 {
+            return if handle != 0 && tables.head.flags & EXCLUSIVE != 0 {
                 TC_ACT_SHOT
             } else {
                 TC_ACT_OK
             };
         }
-        handle |= mark::ECHO_ONLY;
-    } else {
-        if !matches!(layout.kind, FrameType::Classic) {
-            // An MTU can only shrink while its interface is down, so this fails only between such a change
-            // and the next call of `cangw`, which takes the target out of the list.
-            walk.each(first, Step::CheckMtu);
-            if walk.misfit != 0 {
-                walk.each(first, Step::CountMtu);
-                return TC_ACT_OK;
-            }
-        }
-        walk.each(first, Step::CountSent);
-        if handle == 0 {
+        skb.set_mark(handle | mark::ECHO_ONLY);
+        return TC_ACT_UNSPEC;
+    }
+    if !matches!(layout.kind, FrameType::Classic) {
+        // An MTU can only shrink while its interface is down, so this fails only between such a change
+        // and the next call of `cangw`, which takes the target out of the list.
+        walk.each(first, Step::CheckMtu);
+        if walk.misfit != 0 {
+            walk.each(first, Step::CountMtu);
             return TC_ACT_OK;
         }
     }
-    if first.flags & LIST_ECHO != 0 {
-        skb.set_trip(origin, hops);
+    walk.each(first, Step::Count);
+    if handle == 0 {
+        return TC_ACT_OK;
     }
     skb.set_mark(handle);
     TC_ACT_UNSPEC
-}
-
-/// Where the frame entered the gateway, and how many hops it has made. Only an echo of ours carries that; all
-/// other frames are new, also those that crossed a vxcan pair.
-#[inline(always)]
-fn trip(skb: Skb, tables: &Tables) -> (u32, u32) {
-    let mark = skb.mark();
-    if mark & mark::TAG == 0 {
-        return (tables.head.ifindex, 0);
-    }
-    let (origin, made) = skb.trip();
-    let limit = (mark >> mark::LIMIT_SHIFT) & 7;
-    // can_can_gw_rcv: a rule's own limit (-l) acts on a frame's first hop only.
-    let hops = if made == 0 && limit != 0 {
-        tables.head.max_hops.wrapping_sub(limit).wrapping_add(1)
-    } else {
-        made.wrapping_add(1)
-    };
-    (origin, hops)
-}
-
-/// The list without the rules that lead back to the origin; `None` when there are none.
-#[inline(always)]
-fn without(tables: &Tables, list: ListId, origin: u32) -> Option<ListId> {
-    let key = ExactKey {
-        id: u32::from(list),
-        origin,
-    };
-    Aux.exact(tables.head.aux, &key)
 }
 
 /// Sends a driver's frame from within the program: its buffer starts with the driver's private bytes, which

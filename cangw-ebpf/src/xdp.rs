@@ -67,7 +67,7 @@ fn redirect(packet: Packet, slot: u32, ifindex: u32, layout: Layout, cell: &Cell
     // SAFETY (here and below): `rule` points to this CPU's value of the map, valid until the program ends.
     if !matches!(layout.kind, FrameType::Classic) && !packet.fits(cell.ifindex, layout.len) {
         // SAFETY: see above.
-        maps::count(unsafe { &raw mut (*rule).mtu });
+        maps::count(unsafe { &raw mut (*rule).mtu }, 1);
         return XDP_PASS;
     }
     if layout.prefix != 0 {
@@ -77,11 +77,12 @@ fn redirect(packet: Packet, slot: u32, ifindex: u32, layout: Layout, cell: &Cell
         return XDP_PASS;
     }
     // SAFETY: see above.
-    maps::count(unsafe { &raw mut (*rule).sent });
+    maps::count(unsafe { &raw mut (*rule).sent }, 1);
     maps::remember(LastRedirect {
         source: ifindex,
         target: cell.ifindex,
         rule: cell.rule,
+        reserved: 0,
     });
     // SAFETY: the helper takes numbers only.
     unsafe { bpf_redirect(cell.ifindex, 0) as u32 & XDP_REDIRECT }
@@ -106,6 +107,6 @@ pub fn redirect_failed(ctx: &TracePointContext) {
         && let Some(rule) = maps::rule(last.rule)
     {
         // SAFETY: `rule` points to this CPU's value of the map, valid until the program ends.
-        maps::count(unsafe { &raw mut (*rule).refused });
+        maps::count(unsafe { &raw mut (*rule).refused }, 1);
     }
 }

@@ -104,7 +104,6 @@ impl Loaded {
             ifindex: LOOPBACK,
             max_hops: 1,
             flags: VIRTUAL,
-            reentry: false,
         };
         let compiled = compile(interface, rules).expect("few rules fit");
         self.maps
@@ -162,8 +161,14 @@ fn rule(slot: u32, kind: FrameType, id: u32, mask: u32) -> Input {
     Input {
         slot,
         matching: Match { kind, predicate },
+        source: LOOPBACK,
         target: LOOPBACK,
-        flags: 0,
+        echo: false,
+        iif_tx_ok: true,
+        limit: 0,
+        to_peer: false,
+        misfit: false,
+        target_exclusive: false,
     }
 }
 
@@ -240,8 +245,8 @@ fn the_program_looks_up_what_the_tables_say() {
             let before = loaded.sent(rules.len());
             let verdict = loaded.run(&bytes(kind, id));
             let mut expected = before.clone();
-            match compiled.matches(kind, id).first() {
-                Some(&first) => {
+            match compiled.steps(kind, id).first().map(|step| step.rule) {
+                Some(first) => {
                     hits += 1;
                     expected[first as usize] += 1;
                     assert_eq!(verdict, XDP_REDIRECT, "{kind:?} {id:#x} with {rules:?}");

@@ -204,7 +204,7 @@ fn try_kernel() -> Vec<Finding> {
     };
     let echo = Plan {
         actions: vec![
-            Action::Tag { limit: 0 },
+            Action::Tag,
             Action::Echo {
                 ifindex: LOOPBACK,
                 rule: 0,

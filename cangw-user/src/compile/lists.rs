@@ -1,120 +1,193 @@
-//! The distinct lists of rules, and the cells that hold them.
+//! What is done with a frame: the distinct lists, and the cells that hold them.
+//!
+//! can-gw lets an echo (`-e`) meet the rules of the interface that it appears on, until it has made `max_hops` hops. All of that
+//! is known beforehand, because echoes of unmodified frames match what the frame matches: a list holds the whole journey, and the
+//! program on an echo's interface leaves it alone. So the kernel's limit on nested mirroring (3 to 4, by version) is never met.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use cangw_common::abi::{Cell, ECHO, IIF_TX_OK, LIST_ECHO, MAX_CELLS, MAX_LIST, MISFIT, PEER};
+use cangw_common::abi::{Cell, HOP_LIMIT, LIST_ECHO, MAX_CELLS, MAX_LIST, MISFIT, ORIGIN};
 use cangw_common::classify::{ListId, NO_RULE};
 
-use super::{Error, Input};
+use super::{Error, Input, Interface};
 
-/// A list of rules that some frame matches.
+/// What a rule does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It sends the frame.
+    Sent,
+    /// The frame has reached the hop limit.
+    HopLimit,
+    /// The frame came from the target.
+    Origin,
+    /// The target's MTU is too small.
+    Misfit,
+}
+
+/// A rule's part in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Step {
+    /// Index of the rule.
+    pub rule: u32,
+    /// What it does.
+    pub outcome: Outcome,
+    /// Whether the frame is delivered to local sockets of the target.
+    pub echo: bool,
+    /// How often it counts.
+    pub times: u16,
+}
+
+/// What is done with the frames that match the same rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {
     /// Its number: that of its first cell.
     pub id: ListId,
-    /// Its rules, in the order in which they are carried out.
-    pub rules: Vec<u32>,
+    /// Its steps, in the order in which can-gw would do them.
+    pub steps: Vec<Step>,
 }
 
 /// Gives each distinct list a number.
 pub(super) struct Lists<'a> {
+    interface: Interface,
     rules: &'a [Input],
     cells: Vec<Cell>,
-    known: HashMap<Vec<u32>, ListId>,
+    /// By the rules that match.
+    matched: HashMap<Vec<usize>, ListId>,
+    /// By what is done.
+    known: HashMap<Vec<Step>, ListId>,
     lists: Vec<List>,
 }
 
 impl<'a> Lists<'a> {
-    pub(super) fn new(rules: &'a [Input]) -> Self {
+    pub(super) fn new(interface: Interface, rules: &'a [Input]) -> Self {
         Self {
+            interface,
             rules,
             // Cell 0 means "no rule".
             cells: vec![Cell::default()],
+            matched: HashMap::new(),
             known: HashMap::new(),
             lists: Vec::new(),
         }
     }
 
-    /// The number of the list of these rules, which are sorted in order of execution.
-    pub(super) fn intern(&mut self, rules: &[usize]) -> Result<ListId, Error> {
-        if rules.is_empty() {
-            return Ok(NO_RULE);
-        }
-        let key: Vec<u32> = rules.iter().map(|&i| i as u32).collect();
-        if let Some(&id) = self.known.get(&key) {
+    /// The number of the list for a frame that matches these rules, which are sorted in order of execution.
+    pub(super) fn intern(&mut self, matching: &[usize]) -> Result<ListId, Error> {
+        if let Some(&id) = self.matched.get(matching) {
             return Ok(id);
         }
-        if rules.len() > MAX_LIST as usize {
-            return Err(Error::ListTooLong {
-                rules: rules.to_vec(),
-            });
+        let steps = self.journey(matching)?;
+        let id = match self.known.get(&steps) {
+            Some(&id) => id,
+            None => self.insert(steps, matching)?,
+        };
+        self.matched.insert(matching.to_vec(), id);
+        Ok(id)
+    }
+
+    fn insert(&mut self, steps: Vec<Step>, matching: &[usize]) -> Result<ListId, Error> {
+        if steps.is_empty() {
+            return Ok(NO_RULE);
         }
-        if self.cells.len() + rules.len() > MAX_CELLS {
+        if self.cells.len() + steps.len() > MAX_CELLS {
             return Err(Error::TooManyLists {
-                rules: rules.to_vec(),
+                rules: matching.to_vec(),
             });
         }
         let first = self.cells.len();
         let id = first as ListId;
-        let echo = rules
-            .iter()
-            .any(|&i| self.rules[i].flags & ECHO != 0 && sends(&self.rules[i]));
-        for (position, &i) in rules.iter().enumerate() {
-            let rule = &self.rules[i];
+        let echo = steps.iter().any(|s| s.echo);
+        for (position, step) in steps.iter().enumerate() {
+            let rule = &self.rules[step.rule as usize];
             let head = position == 0;
+            let unsent = match step.outcome {
+                Outcome::Sent => 0,
+                Outcome::HopLimit => HOP_LIMIT,
+                Outcome::Origin => ORIGIN,
+                Outcome::Misfit => MISFIT,
+            };
             self.cells.push(Cell {
                 handle: 0,
-                len: if head { rules.len() as u16 } else { 0 },
-                rule: rule.slot,
+                len: if head { steps.len() as u16 } else { 0 },
+                rule: rule.slot as u16,
+                times: step.times,
                 ifindex: rule.target,
-                flags: rule.flags | if head && echo { LIST_ECHO } else { 0 },
+                flags: unsent | if head && echo { LIST_ECHO } else { 0 },
                 next: if head { (first + 1) as u16 } else { 0 },
             });
         }
-        self.known.insert(key.clone(), id);
-        self.lists.push(List { id, rules: key });
+        self.known.insert(steps.clone(), id);
+        self.lists.push(List { id, steps });
         Ok(id)
     }
 
-    /// For each list, and each target that a frame of it may have come from: the list without the rules that would
-    /// send the frame back.
-    pub(super) fn without_origins(&mut self) -> Result<Vec<(ListId, u32, ListId)>, Error> {
-        let mut out = Vec::new();
-        for list in self.lists.clone() {
-            let back = |i: u32, origin: u32| {
-                let rule = &self.rules[i as usize];
-                rule.target == origin && rule.flags & (IIF_TX_OK | PEER) == 0
-            };
-            let mut origins: Vec<u32> = list
-                .rules
-                .iter()
-                .map(|&i| self.rules[i as usize].target)
-                .collect();
-            origins.sort_unstable();
-            origins.dedup();
-            for origin in origins {
-                let rest: Vec<usize> = list
-                    .rules
-                    .iter()
-                    .filter(|&&i| !back(i, origin))
-                    .map(|&i| i as usize)
-                    .collect();
-                if rest.len() < list.rules.len() {
-                    out.push((list.id, origin, rest));
+    /// The journey of a frame: `can_can_gw_rcv` for each rule that it meets, echoes in the order in which the kernel queues them.
+    fn journey(&self, matching: &[usize]) -> Result<Vec<Step>, Error> {
+        let origin = self.interface.ifindex;
+        let mut steps: Vec<Step> = Vec::new();
+        // Where those are that do not send: echoes that meet the same end count in one step.
+        let mut ended: HashMap<(u32, Outcome), usize> = HashMap::new();
+        let mut places = VecDeque::from([(origin, 0)]);
+        while let Some((place, hops)) = places.pop_front() {
+            for &i in matching.iter().filter(|&&i| self.rules[i].source == place) {
+                let rule = &self.rules[i];
+                let outcome = self.outcome(rule, hops);
+                let echo = outcome == Outcome::Sent && rule.echo;
+                let mut step = Step {
+                    rule: i as u32,
+                    outcome,
+                    echo,
+                    times: 1,
+                };
+                if echo {
+                    let made = self.hops_after(rule, hops);
+                    step.echo = !(rule.target_exclusive
+                        && matching.iter().any(|&next| {
+                            let next = &self.rules[next];
+                            next.source == rule.target && self.outcome(next, made) == Outcome::Sent
+                        }));
+                    places.push_back((rule.target, made));
+                }
+                if outcome != Outcome::Sent {
+                    if let Some(&at) = ended.get(&(step.rule, outcome)) {
+                        steps[at].times = steps[at].times.saturating_add(1);
+                        continue;
+                    }
+                    ended.insert((step.rule, outcome), steps.len());
+                }
+                steps.push(step);
+                if steps.len() > MAX_LIST as usize {
+                    return Err(Error::ListTooLong {
+                        rules: matching.to_vec(),
+                    });
                 }
             }
         }
-        out.into_iter()
-            .map(|(list, origin, rest)| Ok((list, origin, self.intern(&rest)?)))
-            .collect()
+        Ok(steps)
+    }
+
+    fn outcome(&self, rule: &Input, hops: u8) -> Outcome {
+        if hops >= self.interface.max_hops {
+            Outcome::HopLimit
+        } else if !rule.iif_tx_ok && (rule.target == self.interface.ifindex || rule.to_peer) {
+            Outcome::Origin
+        } else if rule.misfit {
+            Outcome::Misfit
+        } else {
+            Outcome::Sent
+        }
+    }
+
+    /// Hops that a frame has made after a rule sent it. A rule's own limit acts on the first hop only.
+    fn hops_after(&self, rule: &Input, hops: u8) -> u8 {
+        if hops == 0 && rule.limit != 0 {
+            (self.interface.max_hops + 1).saturating_sub(rule.limit)
+        } else {
+            hops + 1
+        }
     }
 
     pub(super) fn finish(self) -> (Vec<Cell>, Vec<List>) {
         (self.cells, self.lists)
     }
-}
-
-/// Whether a rule sends at all.
-fn sends(rule: &Input) -> bool {
-    rule.flags & (PEER | MISFIT) == 0
 }

@@ -6,52 +6,61 @@
 mod halves;
 mod lists;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use cangw_common::abi::{
-    CrossChunk, ExactKey, HAS_EXACT, Halves, MAX_LIST, REENTRY, SPACE_HALVES, STANDARD_KEYS, Space,
-    SpaceIndex, Tables,
+    CrossChunk, HAS_EXACT, Halves, MAX_LIST, SPACE_HALVES, STANDARD_KEYS, Space, SpaceIndex, Tables,
 };
 use cangw_common::classify::{ListId, Lookup, exact_key};
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, FrameType, RTR_FLAG, SFF_MASK};
 use cangw_common::rule::{Match, Predicate};
 
 pub use halves::MAX_CROSS;
-pub use lists::List;
 use lists::Lists;
+pub use lists::{List, Outcome, Step};
 
 /// A rule, as the compiler sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
     /// Key of its counters.
     pub slot: u32,
     /// Which frames it takes.
     pub matching: Match,
+    /// Interface that it takes frames from.
+    pub source: u32,
     /// Interface that it sends to.
     pub target: u32,
-    /// [`cangw_common::abi::ECHO`], `IIF_TX_OK`, `PEER`, `MISFIT`.
-    pub flags: u16,
+    /// Frames are delivered to local sockets of the target and meet its rules (`-e`).
+    pub echo: bool,
+    /// A frame may go back to the interface that it came from (`-i`).
+    pub iif_tx_ok: bool,
+    /// Its own hop limit (`-l`), 0 for none.
+    pub limit: u8,
+    /// The target is the other end of the source's vxcan pair.
+    pub to_peer: bool,
+    /// The target's MTU is too small for its frames.
+    pub misfit: bool,
+    /// The target's own rules keep what they forward from its local sockets.
+    pub target_exclusive: bool,
 }
 
 /// What holds for the interface.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Interface {
     /// Its index.
     pub ifindex: u32,
     /// can-gw's `max_hops`.
-    pub max_hops: u32,
+    pub max_hops: u8,
     /// `EXCLUSIVE`, `VIRTUAL`.
     pub flags: u32,
-    /// Whether echoed frames can come back to it with hops to spare.
-    pub reentry: bool,
 }
 
 /// Tables of an interface, ready to be written into maps.
 pub struct Compiled {
     /// The table that is switched. Handles of the lists are still 0.
     pub tables: Box<Tables>,
-    /// Exact identifiers, and lists without their origin.
-    pub exact: BTreeMap<ExactKey, u32>,
+    /// Lists of exact identifiers.
+    pub exact: BTreeMap<u32, u32>,
     /// Classes of halves, by [`Space::halves`].
     pub halves: Vec<Box<Halves>>,
     /// The cross tables of all spaces.
@@ -122,7 +131,8 @@ fn class(matching: &Match) -> u8 {
     }
 }
 
-/// Compiles the rules of one interface, given newest first.
+/// Compiles the rules that frames of one interface meet, given newest first: its own, and those of interfaces that
+/// their echoes reach.
 ///
 /// # Errors
 /// See [`Error`]; the rules in force are not touched.
@@ -131,15 +141,13 @@ pub fn compile(interface: Interface, rules: &[Input]) -> Result<Compiled, Error>
     order.sort_by_key(|&i| class(&rules[i].matching));
     let sorted: Vec<Input> = order.iter().map(|&i| rules[i]).collect();
     let mut out = Compiled::nothing();
-    let mut lists = Lists::new(&sorted);
+    let mut lists = Lists::new(interface, &sorted);
     build(interface, &sorted, &mut lists, &mut out).map_err(|e| name_rules(e, &order))?;
     let (cells, lists) = lists.finish();
     out.tables.cells[..cells.len()].copy_from_slice(&cells);
     out.lists = lists;
-    for list in &mut out.lists {
-        for rule in &mut list.rules {
-            *rule = order[*rule as usize] as u32;
-        }
+    for step in out.lists.iter_mut().flat_map(|list| &mut list.steps) {
+        step.rule = order[step.rule as usize] as u32;
     }
     Ok(out)
 }
@@ -188,20 +196,9 @@ fn build(
     }
     let head = &mut out.tables.head;
     head.ifindex = interface.ifindex;
-    head.max_hops = interface.max_hops;
     head.flags = interface.flags;
     if !out.exact.is_empty() {
         head.flags |= HAS_EXACT;
-    }
-    if interface.reentry {
-        head.flags |= REENTRY;
-        for (list, origin, rest) in lists.without_origins()? {
-            let key = ExactKey {
-                id: u32::from(list),
-                origin,
-            };
-            out.exact.insert(key, u32::from(rest));
-        }
     }
     Ok(())
 }
@@ -299,7 +296,7 @@ fn space(
     out: &mut Compiled,
 ) -> Result<Space, Error> {
     let mut wide: Vec<(Wide, usize)> = Vec::new();
-    let mut exact: BTreeMap<ExactKey, Vec<usize>> = BTreeMap::new();
+    let mut exact: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for &i in of_kind {
         let predicate = rules[i].matching.predicate;
         if error {
@@ -333,7 +330,7 @@ fn space(
         }
     }
     for (key, mut named) in exact {
-        let can_id = key.id & (EFF_FLAG | RTR_FLAG | EFF_MASK);
+        let can_id = key & (EFF_FLAG | RTR_FLAG | EFF_MASK);
         named.extend(
             wide.iter()
                 .filter(|(_, i)| rules[*i].matching.matches(kind, can_id))
@@ -364,8 +361,8 @@ fn space(
 
 /// The look-ups of the programs, on the host.
 impl Lookup for Compiled {
-    fn exact(&self, _aux: u32, key: &ExactKey) -> Option<ListId> {
-        self.exact.get(key).map(|&list| list as ListId)
+    fn exact(&self, _aux: u32, key: u32) -> Option<ListId> {
+        self.exact.get(&key).map(|&list| list as ListId)
     }
 
     fn halves(&self, _aux: u32, space: u16, high: usize, low: usize) -> Option<(u16, u16)> {
@@ -391,14 +388,13 @@ impl Compiled {
         }
     }
 
-    /// The rules that match a frame, in the order in which they are carried out: indices of the rules given.
+    /// What is done with a frame.
     #[must_use]
-    pub fn matches(&self, kind: FrameType, can_id: u32) -> Vec<u32> {
-        let lists: HashMap<ListId, &List> = self.lists.iter().map(|l| (l.id, l)).collect();
+    pub fn steps(&self, kind: FrameType, can_id: u32) -> Vec<Step> {
         cangw_common::classify::classify(&self.tables, self, kind, can_id)
             .ok()
-            .and_then(|id| lists.get(&id))
-            .map(|list| list.rules.clone())
+            .and_then(|id| self.lists.iter().find(|list| list.id == id))
+            .map(|list| list.steps.clone())
             .unwrap_or_default()
     }
 }

@@ -13,8 +13,14 @@ fn input(slot: u32, kind: FrameType, filter: Filter) -> Input {
             kind,
             predicate: filter.predicate(),
         },
+        source: 5,
         target: 100 + slot % 7,
-        flags: 0,
+        echo: false,
+        iif_tx_ok: false,
+        limit: 0,
+        to_peer: false,
+        misfit: false,
+        target_exclusive: false,
     }
 }
 
@@ -22,8 +28,14 @@ const INTERFACE: Interface = Interface {
     ifindex: 5,
     max_hops: 1,
     flags: 0,
-    reentry: false,
 };
+
+impl Compiled {
+    /// The rules that match a frame, in the order in which they are carried out.
+    fn matches(&self, kind: FrameType, can_id: u32) -> Vec<u32> {
+        self.steps(kind, can_id).iter().map(|s| s.rule).collect()
+    }
+}
 
 /// The rules that match, by asking each: class by class, newest first.
 fn model(rules: &[Input], kind: FrameType, can_id: u32) -> Vec<u32> {
@@ -215,41 +227,135 @@ fn what_does_not_fit_is_named() {
     }
 }
 
-#[test]
-fn a_list_without_its_origin() {
-    let mut rules: Vec<Input> = (0..3)
-        .map(|i| input(i, FrameType::Classic, Filter { id: 1, mask: 0x7FF }))
-        .collect();
-    rules[2].flags = cangw_common::abi::IIF_TX_OK;
+/// Steps of a frame with identifier 1, as rule, outcome, echo and times.
+fn journey(max_hops: u8, rules: &[Input]) -> Vec<(u32, Outcome, bool, u16)> {
     let compiled = compile(
         Interface {
-            reentry: true,
-            max_hops: 2,
+            max_hops,
             ..INTERFACE
         },
-        &rules,
+        rules,
     )
     .unwrap();
-    let list = compiled.tables.standard[0][1];
-    let rest = |origin| {
-        compiled
-            .exact
-            .get(&ExactKey {
-                id: u32::from(list),
-                origin,
-            })
-            .copied()
-    };
-    let rules_of = |id: u32| {
-        compiled
-            .lists
-            .iter()
-            .find(|l| u32::from(l.id) == id)
-            .unwrap()
-            .rules
-            .clone()
-    };
-    assert_eq!(rules_of(rest(100).unwrap()), [1, 2]);
-    assert_eq!(rules_of(rest(101).unwrap()), [0, 2]);
-    assert_eq!(rest(102), None, "-i allows the way back");
+    let steps = compiled.steps(FrameType::Classic, 1);
+    steps
+        .iter()
+        .map(|s| (s.rule, s.outcome, s.echo, s.times))
+        .collect()
+}
+
+fn hop(slot: u32, source: u32, target: u32) -> Input {
+    let all = input(slot, FrameType::Classic, Filter { id: 0, mask: 0 });
+    Input {
+        source,
+        target,
+        echo: true,
+        ..all
+    }
+}
+
+#[test]
+fn an_echo_meets_the_rules_of_its_interface_up_to_the_hop_limit() {
+    use Outcome::{HopLimit, Origin, Sent};
+    let chain = [hop(0, 5, 6), hop(1, 6, 7), hop(2, 7, 8)];
+    assert_eq!(
+        journey(1, &chain),
+        [(0, Sent, true, 1), (1, HopLimit, false, 1)]
+    );
+    assert_eq!(
+        journey(2, &chain),
+        [
+            (0, Sent, true, 1),
+            (1, Sent, true, 1),
+            (2, HopLimit, false, 1)
+        ]
+    );
+    assert_eq!(
+        journey(3, &chain),
+        [(0, Sent, true, 1), (1, Sent, true, 1), (2, Sent, true, 1)]
+    );
+    // -l 1 leaves the echo no hop, whatever the maximum.
+    let mut limited = chain;
+    limited[0].limit = 1;
+    assert_eq!(
+        journey(6, &limited),
+        [(0, Sent, true, 1), (1, HopLimit, false, 1)]
+    );
+    limited[0].limit = 2;
+    assert_eq!(journey(6, &limited).last(), Some(&(2, HopLimit, false, 1)));
+    // The way back: the hop limit is looked at first, then the origin.
+    let both = [hop(0, 5, 6), hop(1, 6, 5)];
+    assert_eq!(
+        journey(1, &both),
+        [(0, Sent, true, 1), (1, HopLimit, false, 1)]
+    );
+    assert_eq!(
+        journey(2, &both),
+        [(0, Sent, true, 1), (1, Origin, false, 1)]
+    );
+    let back = [
+        hop(0, 5, 6),
+        Input {
+            iif_tx_ok: true,
+            ..hop(1, 6, 5)
+        },
+    ];
+    assert_eq!(
+        journey(2, &back),
+        [
+            (0, Sent, true, 1),
+            (1, Sent, true, 1),
+            (0, HopLimit, false, 1)
+        ]
+    );
+}
+
+#[test]
+fn echoes_that_meet_the_same_end_count_together() {
+    use Outcome::{HopLimit, Sent};
+    let twice = [hop(0, 5, 6), hop(1, 5, 6), hop(2, 6, 7)];
+    assert_eq!(
+        journey(1, &twice),
+        [
+            (0, Sent, true, 1),
+            (1, Sent, true, 1),
+            (2, HopLimit, false, 2)
+        ]
+    );
+}
+
+#[test]
+fn an_exclusive_interface_keeps_an_echo_that_it_forwards() {
+    use Outcome::{HopLimit, Sent};
+    let mut chain = [hop(0, 5, 6), hop(1, 6, 7)];
+    chain[0].target_exclusive = true;
+    assert_eq!(
+        journey(2, &chain),
+        [(0, Sent, false, 1), (1, Sent, true, 1)]
+    );
+    assert_eq!(
+        journey(1, &chain),
+        [(0, Sent, true, 1), (1, HopLimit, false, 1)]
+    );
+}
+
+#[test]
+fn what_cannot_be_sent_is_told_apart() {
+    let rules = [
+        Input {
+            to_peer: true,
+            ..hop(0, 5, 6)
+        },
+        Input {
+            misfit: true,
+            ..hop(1, 5, 7)
+        },
+    ];
+    assert_eq!(
+        journey(1, &rules),
+        [
+            (0, Outcome::Origin, false, 1),
+            (1, Outcome::Misfit, false, 1)
+        ]
+    );
 }

@@ -3,10 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use cangw_common::abi::{
-    self, ECHO, EXCLUSIVE, IIF_TX_OK, INTERFACES, MISFIT, PEER, PROBES, Tables, VIRTUAL,
-    mark::ECHO_ONLY,
-};
+use cangw_common::abi::{self, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark::ECHO_ONLY};
 
 use super::{Gateway, plan};
 use crate::compile::{self, Compiled, Input};
@@ -23,7 +20,7 @@ struct Job {
     link: Link,
     exclusive: bool,
     asked: Engine,
-    rules: Vec<(Input, u8)>,
+    rules: Vec<Input>,
     compiled: Compiled,
     engine: Engine,
     xdp_obstacle: Option<String>,
@@ -85,9 +82,8 @@ impl Gateway {
             }
             let interface = compile::Interface {
                 ifindex: link.index,
-                max_hops: u32::from(state.settings.max_hops),
+                max_hops: state.settings.max_hops,
                 flags,
-                reentry: echo_target && state.settings.max_hops > 1,
             };
             let fingerprint = fingerprint(&interface, echo_target, asked, &rules);
             if let Some(live) = known.and_then(|i| i.live.as_ref())
@@ -97,10 +93,9 @@ impl Gateway {
             {
                 continue;
             }
-            let bare: Vec<Input> = rules.iter().map(|(input, _)| *input).collect();
-            let compiled = compile::compile(interface, &bare)
-                .map_err(|e| name_rules(state, link, &bare, e))?;
-            let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, link, &rules, &compiled);
+            let compiled = compile::compile(interface, &rules)
+                .map_err(|e| name_rules(state, link, &rules, e))?;
+            let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, link, &compiled);
             let engine =
                 plan::engine(asked, xdp_obstacle.as_deref()).map_err(|reason| Error::Engine {
                     engine: asked,
@@ -218,8 +213,7 @@ impl Gateway {
         let mut wanted = HashSet::new();
         let shared = job.compiled.lists.len() > plan::OWN_FILTERS;
         for list in &job.compiled.lists {
-            let rules: Vec<_> = list.rules.iter().map(|&i| job.rules[i as usize]).collect();
-            let plan = plan::of_list(&rules, job.exclusive, shared);
+            let plan = plan::of_list(&job.rules, &list.steps, job.exclusive, shared);
             if plan.actions.is_empty() {
                 continue;
             }
@@ -236,7 +230,7 @@ impl Gateway {
                     };
                     wanted.insert(handle);
                     // A driver's frame is sent by the program, which leaves only the echoes to tc.
-                    let echoes = plan::echoes_of_list(&rules, job.exclusive, shared);
+                    let echoes = plan::echoes_of_list(&job.rules, &list.steps, job.exclusive);
                     if !job.link.is_virtual() && !echoes.actions.is_empty() {
                         let twin = handle | ECHO_ONLY;
                         wanted.insert(twin);
@@ -331,36 +325,43 @@ fn resolve(state: &mut State, links: &[Link]) {
     }
 }
 
-/// The rules of an interface that can be carried out now, with their hop limits, newest first.
-fn inputs(state: &State, source: &Link, links: &[Link]) -> Vec<(Input, u8)> {
+/// The rules that frames of an interface can meet, newest first: its own, and those of interfaces that their echoes reach.
+fn inputs(state: &State, source: &Link, links: &[Link]) -> Vec<Input> {
+    let mut reached = vec![source.index];
+    let mut next = 0;
+    while let Some(&place) = reached.get(next) {
+        next += 1;
+        for entry in &state.rules {
+            if entry.source == place && entry.rule.echo && !reached.contains(&entry.target) {
+                reached.push(entry.target);
+            }
+        }
+    }
+    let link = |index: u32| links.iter().find(|l| l.index == index);
     state
         .rules
         .iter()
-        .filter(|e| e.source == source.index)
-        .filter_map(|e| Some((e, links.iter().find(|l| l.index == e.target)?)))
-        .map(|(e, target)| (input(e, source, target), e.rule.limit))
+        .filter(|e| reached.contains(&e.source))
+        .filter_map(|e| Some(input(state, e, link(e.source)?, link(e.target)?)))
         .collect()
 }
 
-fn input(entry: &Entry, source: &Link, target: &Link) -> Input {
+fn input(state: &State, entry: &Entry, source: &Link, target: &Link) -> Input {
     let rule = &entry.rule;
-    let mut flags = 0;
-    if rule.echo {
-        flags |= ECHO;
-    }
-    if rule.iif_tx_ok {
-        flags |= IIF_TX_OK;
-    } else if source.peer == Some(target.index) {
-        flags |= PEER;
-    }
-    if target.mtu < rule.kind.mtu() {
-        flags |= MISFIT;
-    }
     Input {
         slot: entry.slot,
         matching: rule.matching(),
+        source: source.index,
         target: target.index,
-        flags,
+        echo: rule.echo,
+        iif_tx_ok: rule.iif_tx_ok,
+        limit: rule.limit,
+        to_peer: source.peer == Some(target.index),
+        misfit: target.mtu < rule.kind.mtu(),
+        target_exclusive: state
+            .interfaces
+            .get(&target.name)
+            .is_some_and(|i| i.exclusive),
     }
 }
 
@@ -368,14 +369,10 @@ fn fingerprint(
     interface: &compile::Interface,
     echo_target: bool,
     asked: Engine,
-    rules: &[(Input, u8)],
+    rules: &[Input],
 ) -> u64 {
     let mut hasher = DefaultHasher::new();
-    format!("{interface:?} {echo_target} {asked}").hash(&mut hasher);
-    for (rule, limit) in rules {
-        let matching = (rule.matching.kind, rule.matching.predicate);
-        (rule.slot, matching, rule.target, rule.flags, limit).hash(&mut hasher);
-    }
+    (interface, echo_target, asked, rules).hash(&mut hasher);
     hasher.finish()
 }
 

@@ -1,8 +1,6 @@
 //! What tc does for a list of rules, and which engine an interface gets.
 
-use cangw_common::abi::{ECHO, MISFIT, PEER};
-
-use crate::compile::{Compiled, Input};
+use crate::compile::{Compiled, Input, Outcome, Step};
 use crate::kernel::bpf;
 use crate::kernel::filter::{Action, Plan, SHARED};
 use crate::kernel::link::Link;
@@ -12,46 +10,46 @@ use crate::rule::Engine;
 /// more would make a look-up slower; beyond, rules with the same targets share a filter, and with it the count of refused frames.
 pub(super) const OWN_FILTERS: usize = 1024;
 
-/// The actions of a list.
-pub(super) fn of_list(rules: &[(Input, u8)], exclusive: bool, shared: bool) -> Plan {
-    let slot = |input: &Input| if shared { SHARED } else { input.slot };
-    let sending: Vec<&(Input, u8)> = rules
+/// The actions of a list: all copies, then all echoes.
+pub(super) fn of_list(rules: &[Input], steps: &[Step], exclusive: bool, shared: bool) -> Plan {
+    let sent = |step: &&Step| step.outcome == Outcome::Sent;
+    let mut actions: Vec<Action> = steps
         .iter()
-        .filter(|(input, _)| input.flags & (PEER | MISFIT) == 0)
-        .collect();
-    let mut actions: Vec<Action> = sending
-        .iter()
-        .map(|(input, _)| Action::Send {
-            ifindex: input.target,
-            rule: slot(input),
+        .filter(sent)
+        .map(|step| {
+            let rule = &rules[step.rule as usize];
+            Action::Send {
+                ifindex: rule.target,
+                rule: if shared { SHARED } else { rule.slot },
+            }
         })
         .collect();
-    actions.extend(echoes(&sending, exclusive, slot));
+    actions.extend(echoes(rules, steps, exclusive));
     Plan { actions, exclusive }
 }
 
 /// The echoes of a list alone.
-pub(super) fn echoes_of_list(rules: &[(Input, u8)], exclusive: bool, shared: bool) -> Plan {
-    let mut plan = of_list(rules, exclusive, shared);
-    plan.actions.retain(|a| !matches!(a, Action::Send { .. }));
-    plan
+pub(super) fn echoes_of_list(rules: &[Input], steps: &[Step], exclusive: bool) -> Plan {
+    Plan {
+        actions: echoes(rules, steps, exclusive),
+        exclusive,
+    }
 }
 
-fn echoes(sending: &[&(Input, u8)], exclusive: bool, slot: impl Fn(&Input) -> u32) -> Vec<Action> {
-    let mut actions = Vec::new();
-    let mut tagged = None;
-    for (input, limit) in sending.iter().filter(|(i, _)| i.flags & ECHO != 0) {
-        if tagged != Some(*limit) {
-            tagged = Some(*limit);
-            actions.push(Action::Tag { limit: *limit });
+fn echoes(rules: &[Input], steps: &[Step], exclusive: bool) -> Vec<Action> {
+    let mut actions: Vec<Action> = steps
+        .iter()
+        .filter(|step| step.echo)
+        .map(|step| Action::Echo {
+            ifindex: rules[step.rule as usize].target,
+            rule: SHARED,
+        })
+        .collect();
+    if !actions.is_empty() {
+        actions.insert(0, Action::Tag);
+        if !exclusive {
+            actions.push(Action::Untag);
         }
-        actions.push(Action::Echo {
-            ifindex: input.target,
-            rule: slot(input),
-        });
-    }
-    if tagged.is_some() && !exclusive {
-        actions.push(Action::Untag);
     }
     actions
 }
@@ -61,7 +59,6 @@ pub(super) fn xdp_obstacle(
     exclusive: bool,
     echo_target: bool,
     link: &Link,
-    rules: &[(Input, u8)],
     compiled: &Compiled,
 ) -> Option<String> {
     if !exclusive {
@@ -72,7 +69,8 @@ pub(super) fn xdp_obstacle(
     if !link.is_virtual() && !bpf::drivers_leave_no_prefix() {
         return Some("on this kernel, a driver's private bytes stand before its frames, and XDP would send them along; Linux 7.x keeps them elsewhere".into());
     }
-    if rules.iter().any(|(r, _)| r.flags & ECHO != 0) {
+    let steps = || compiled.lists.iter().flat_map(|list| &list.steps);
+    if steps().any(|step| step.echo) {
         return Some("a rule echoes (-e), which only tc can".into());
     }
     if echo_target {
@@ -80,10 +78,10 @@ pub(super) fn xdp_obstacle(
             "another rule echoes to it (-e), and XDP cannot tell an echo from a new frame".into(),
         );
     }
-    if rules.iter().any(|(r, _)| r.flags & (PEER | MISFIT) != 0) {
+    if steps().any(|step| step.outcome != Outcome::Sent) {
         return Some("a rule leads to an interface that cannot take its frames".into());
     }
-    if compiled.lists.iter().any(|l| l.rules.len() > 1) {
+    if compiled.lists.iter().any(|list| list.steps.len() > 1) {
         return Some("several rules match the same frame, and after the first target that is down XDP would not serve the others".into());
     }
     None

@@ -9,9 +9,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TracePoint, Xdp, XdpMode};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
-use cangw_common::abi::{
-    self, CrossChunk, ExactKey, Halves, InterfaceCounters, RuleCounters, Tables,
-};
+use cangw_common::abi::{self, CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
 
 use super::pins::Pins;
 use super::syscall;
@@ -41,7 +39,7 @@ const CHUNK: usize = 128 * 1024;
 /// The maps that userspace writes and reads.
 pub struct Maps {
     tables: ArrayOfMaps<MapData, Array<MapData, Tables>>,
-    exact: ArrayOfMaps<MapData, HashMap<MapData, ExactKey, u32>>,
+    exact: ArrayOfMaps<MapData, HashMap<MapData, u32, u32>>,
     halves: ArrayOfMaps<MapData, Array<MapData, Halves>>,
     cross: ArrayOfMaps<MapData, Array<MapData, CrossChunk>>,
     rules: PerCpuArray<MapData, RuleCounters>,
@@ -125,7 +123,7 @@ fn create_outer_maps(pins: &Pins) -> Result<()> {
             "EXACT",
             aux,
             HASH,
-            size_of::<ExactKey>(),
+            size_of::<u32>(),
             size_of::<u32>(),
             NO_PREALLOC,
         ),
@@ -440,7 +438,7 @@ fn zeroes<T: aya::Pod + Default>() -> Result<PerCpuValues<T>> {
     PerCpuValues::try_from(vec![T::default(); cpus]).map_err(|e| Error::io("count the CPUs", e))
 }
 
-fn exact_map(exact: &BTreeMap<ExactKey, u32>) -> Result<HashMap<MapData, ExactKey, u32>> {
+fn exact_map(exact: &BTreeMap<u32, u32>) -> Result<HashMap<MapData, u32, u32>> {
     let mut map = HashMap::create(exact.len() as u32, NO_PREALLOC)
         .map_err(failed("create the map of exact identifiers"))?;
     for (key, list) in exact {

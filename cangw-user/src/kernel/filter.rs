@@ -79,11 +79,8 @@ pub enum Action {
         /// Slot of the rule, or [`SHARED`].
         rule: u32,
     },
-    /// Mark the frame as an echo of a rule with this hop limit.
-    Tag {
-        /// The limit; 0 for none.
-        limit: u8,
-    },
+    /// Mark the frame as an echo of ours.
+    Tag,
     /// Take all marks off.
     Untag,
 }
@@ -156,10 +153,7 @@ impl Action {
         let (kind, first, second, rule) = match self {
             Self::Send { ifindex, rule } => ("mirred", EGRESS_MIRROR, ifindex, rule),
             Self::Echo { ifindex, rule } => ("mirred", INGRESS_MIRROR, ifindex, rule),
-            Self::Tag { limit } => {
-                let mark = mark::TAG | u32::from(limit) << mark::LIMIT_SHIFT;
-                ("skbedit", mark, mark::ECHO_MASK, 0)
-            }
+            Self::Tag => ("skbedit", mark::ECHO, mark::ECHO, 0),
             Self::Untag => ("skbedit", 0, u32::MAX, 0),
         };
         Raw {
@@ -480,7 +474,7 @@ mod tests {
                 ifindex: 4,
                 rule: SHARED,
             },
-            Action::Tag { limit: 2 },
+            Action::Tag,
             Action::Untag,
         ] {
             let raw = action.raw();
