@@ -20,9 +20,8 @@ fn a_forwarded_frame_is_logged() {
     assert!(answer.stderr.contains("settings log on"), "{answer:?}");
 
     Cangw::Ours.must(&lab.namespace, "settings log on");
-    let mut log = lab
-        .namespace
-        .command(Cangw::Ours.path())
+    let mut log = Cangw::Ours
+        .command(&lab.namespace)
         .arg("log")
         .stdout(Stdio::piped())
         .spawn()

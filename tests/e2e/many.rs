@@ -56,7 +56,7 @@ fn rules() -> Vec<Rule> {
         add(id, STANDARD_DATA);
     }
     for n in 0..896 {
-        add(n % 128 << 4, STANDARD_DATA & !0xF);
+        add((n % 128) << 4, STANDARD_DATA & !0xF);
     }
     for n in 0..8 {
         add(n << 8, STANDARD_DATA & !0xFF);
@@ -66,7 +66,7 @@ fn rules() -> Vec<Rule> {
     }
     // J1939: a parameter group, whatever the priority and the source.
     for n in 0..1000 {
-        add(EFF | 0xF000 + n << 8, EFF | 0x03FF_FF00);
+        add(EFF | ((0xF000 + n) << 8), EFF | 0x03FF_FF00);
     }
     assert_eq!(rules.len(), RULES);
     rules
@@ -180,9 +180,8 @@ fn load(lab: &Lab, rules: &str) {
 }
 
 fn try_load(lab: &Lab, rules: &str) -> Answer {
-    let mut child = lab
-        .namespace
-        .command(Cangw::Ours.path())
+    let mut child = Cangw::Ours
+        .command(&lab.namespace)
         .args(["rule", "load", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

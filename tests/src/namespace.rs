@@ -115,7 +115,7 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         // Pins outlive the namespace that they belong to.
         for arguments in [["-F"].as_slice(), &["settings", "reset"]] {
-            let _ = self.command(Cangw::Ours.path()).args(arguments).output();
+            let _ = Cangw::Ours.command(self).args(arguments).output();
         }
         let _ = Command::new("ip")
             .args(["netns", "del", &self.name])

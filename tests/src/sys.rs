@@ -154,6 +154,15 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option
     Ok((length, lost))
 }
 
+/// A file in memory without a name, closed in programs that are started later.
+pub fn memory_file() -> io::Result<File> {
+    // SAFETY: the name ends with a zero byte, and a descriptor that is not negative is new and owned by nobody else.
+    unsafe {
+        let file = check(libc::memfd_create(c"cangw".as_ptr(), libc::MFD_CLOEXEC))?;
+        Ok(OwnedFd::from_raw_fd(file).into())
+    }
+}
+
 /// What to wait for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ready {

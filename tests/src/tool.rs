@@ -1,9 +1,14 @@
 //! The two programs of the name `cangw`.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use crate::namespace::Namespace;
+use crate::sys;
 
 /// Whose `cangw`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,14 +99,36 @@ impl Cangw {
         }
     }
 
+    /// A command that will run it in a namespace. Ours is run from a copy in memory, because a guest reads files through its
+    /// host, which takes longer than everything that `cangw` does.
+    ///
+    /// # Panics
+    /// When there is no memory.
+    #[must_use]
+    pub fn command(self, namespace: &Namespace) -> Command {
+        static COPY: LazyLock<File> = LazyLock::new(|| {
+            let mut copy = sys::memory_file().expect("a file in memory");
+            let mut program = File::open(Cangw::Ours.path()).expect("cangw can be read");
+            std::io::copy(&mut program, &mut copy).expect("memory for a copy of cangw");
+            // A file that is open for writing cannot be executed.
+            File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).expect("the copy can be read")
+        });
+        if self == Self::CanUtils {
+            return namespace.command(self.path());
+        }
+        let path = format!("/proc/{}/fd/{}", std::process::id(), COPY.as_raw_fd());
+        let mut command = namespace.command(path);
+        command.arg0("cangw");
+        command
+    }
+
     /// Runs it with arguments that are separated by spaces.
     ///
     /// # Panics
     /// When it does not run.
     #[must_use]
     pub fn run(self, namespace: &Namespace, arguments: &str) -> Answer {
-        namespace
-            .command(self.path())
+        self.command(namespace)
             .args(arguments.split_whitespace())
             .output()
             .expect("cangw runs")

@@ -1,5 +1,6 @@
 //! What is refused, and how.
 
+use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::tool::Cangw;
 
@@ -71,4 +72,19 @@ fn a_target_that_cannot_carry_the_frames_is_refused() {
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("MTU 16"), "{refused:?}");
     assert_eq!(Cangw::Ours.list(&lab.namespace), []);
+}
+
+/// A pair whose far end is down has no carrier. can-gw hands it the frame, which is lost there, and counts it as handled.
+#[test]
+fn a_frame_to_a_pair_without_carrier_is_counted_as_dropped() {
+    let mut lab = Lab::new("dropin", &VIRTUAL);
+    lab.namespace.ip("link set x1p down");
+    Cangw::Ours.must(&lab.namespace, "-A -s x0 -d x1");
+    Cangw::Ours.must(&lab.namespace, "-A -s x0 -d x2");
+    let frame = Frame::classic(0x123, &[1]);
+    lab.send("x0p", &frame);
+    let rules = Cangw::Ours.list(&lab.namespace);
+    assert_eq!((rules[0].handled, rules[0].dropped), (1, 0));
+    assert_eq!((rules[1].handled, rules[1].dropped), (0, 1));
+    assert_eq!(lab.take_on("x2p"), [frame]);
 }

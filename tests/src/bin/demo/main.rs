@@ -53,8 +53,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     println!(
-        "\
-    bus A                 gateway                       bus B
+        "    bus A                         gateway              bus B
     engine  can0 ===== engine |     cangw     | dash ===== can0  dashboard
     brakes  can0 ===== brakes |  9 rules, in  | diag ===== can0  diagnostics
                               |  the kernel   | trailer (not plugged in)
@@ -116,8 +115,9 @@ fn replay(network: &mut Network, traffic: &Traffic) -> Result<()> {
                 }
             }
             if start.elapsed() >= Duration::from_secs(second) {
-                progress(network, second);
-                second += 1;
+                progress(network, start.elapsed());
+                // On a slow machine asking may take longer than a second.
+                second = start.elapsed().as_secs() + 1;
             }
             let Some(left) = time.checked_sub(start.elapsed()) else {
                 break;
@@ -126,17 +126,18 @@ fn replay(network: &mut Network, traffic: &Traffic) -> Result<()> {
         }
         network.send(ecu, frame);
     }
-    progress(network, second);
+    progress(network, start.elapsed());
     Ok(())
 }
 
 /// A line with the sums of all counters.
-fn progress(network: &Network, second: u64) {
+fn progress(network: &Network, time: Duration) {
     let rules = Cangw::Ours.list(&network.gateway);
     let sum =
         |counter: fn(&cangw_tests::tool::Listed) -> u64| rules.iter().map(counter).sum::<u64>();
     println!(
-        "{second:4} s      sent {:5}   forwarded {:5}   dropped {:4}   deleted {:4}",
+        "{:8.3} s  sent {:5}   forwarded {:5}   dropped {:4}   deleted {:4}",
+        time.as_secs_f32(),
         network.sent(),
         sum(|r| r.handled),
         sum(|r| r.dropped),
