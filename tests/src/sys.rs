@@ -32,6 +32,17 @@ pub fn run_in_namespace(command: &mut Command, namespace: File) {
     }
 }
 
+/// Makes the kernel end a command after some seconds.
+pub fn limit_time(command: &mut Command, seconds: u32) {
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing. The alarm survives exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::alarm(seconds);
+            Ok(())
+        });
+    }
+}
+
 /// Binds the calling thread to one processor.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     // SAFETY: a set of zeroes is the empty set, and CPU_SET stays within it because it ignores larger numbers.

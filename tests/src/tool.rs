@@ -10,6 +10,9 @@ use std::sync::LazyLock;
 use crate::namespace::Namespace;
 use crate::sys;
 
+/// Seconds that a call of `cangw` may take before it is ended. Even 10,000 rules need a tenth of that.
+const LONGEST: u32 = 60;
+
 /// Whose `cangw`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cangw {
@@ -32,8 +35,11 @@ pub struct Answer {
 
 impl From<Output> for Answer {
     fn from(output: Output) -> Self {
+        let Some(code) = output.status.code() else {
+            panic!("cangw did not exit by itself: {output:?}");
+        };
         Self {
-            code: output.status.code().expect("cangw exits by itself"),
+            code,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
@@ -113,12 +119,13 @@ impl Cangw {
             // A file that is open for writing cannot be executed.
             File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).expect("the copy can be read")
         });
-        if self == Self::CanUtils {
-            return namespace.command(self.path());
-        }
-        let path = format!("/proc/{}/fd/{}", std::process::id(), COPY.as_raw_fd());
+        let path = match self {
+            Self::Ours => format!("/proc/{}/fd/{}", std::process::id(), COPY.as_raw_fd()).into(),
+            Self::CanUtils => self.path(),
+        };
         let mut command = namespace.command(path);
         command.arg0("cangw");
+        sys::limit_time(&mut command, LONGEST);
         command
     }
 
@@ -131,7 +138,7 @@ impl Cangw {
         self.command(namespace)
             .args(arguments.split_whitespace())
             .output()
-            .expect("cangw runs")
+            .unwrap_or_else(|e| panic!("cangw {arguments} does not run: {e}"))
             .into()
     }
 

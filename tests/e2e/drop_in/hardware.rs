@@ -63,7 +63,7 @@ cases! {
         cangw -A -s can0 -d v0 -e -f 123~7FF
         cangw -A -s can0 -d v0 -e -f 0~0
         relay can1 x0p bus
-        total 53 0 0";
+        total 52 0 0";
     local_sockets_of_a_controller: "
         cangw -A -s can0 -d x0
         relay can0 x0p bus
