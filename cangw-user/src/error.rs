@@ -40,7 +40,7 @@ pub enum Error {
     },
     /// The target cannot carry the rule's frames.
     #[error(
-        "target {name} has MTU {mtu}, but {kind} frames need {need}; set it with `ip link set {name} mtu {need}` while the interface is down"
+        "target {name} has MTU {mtu}, but CAN {kind} frames need {need}; set it with `ip link set {name} mtu {need}` while the interface is down"
     )]
     Mtu {
         /// Name of the target.

@@ -14,10 +14,16 @@ use cangw_tests::tool::Cangw;
 const FRAMES: u32 = 10_000;
 const BATCH: u32 = 100;
 const ID: u32 = 0x123;
+/// An extended identifier that a rule names.
+const EXACT: u32 = 0x8000_1234;
+/// One that only the mask of a parameter group names.
+const GROUP: u32 = 0x9855_0721;
 
 /// A gateway to be measured.
 struct Case {
     name: &'static str,
+    /// Identifier of the frames.
+    id: u32,
     /// Whether frames arrive.
     forwards: bool,
     prepare: fn(&Namespace),
@@ -26,21 +32,25 @@ struct Case {
 const CASES: &[Case] = &[
     Case {
         name: "no gateway",
+        id: ID,
         forwards: false,
         prepare: |_| {},
     },
     Case {
         name: "can-gw, 1 rule",
+        id: ID,
         forwards: true,
         prepare: |ns| drop(Cangw::CanUtils.must(ns, "-A -s a1 -d b0 -f 123:C00007FF")),
     },
     Case {
         name: "tc, 1 rule",
+        id: ID,
         forwards: true,
         prepare: |ns| drop(Cangw::Ours.must(ns, "-A -s a1 -d b0 -f 123:C00007FF")),
     },
     Case {
         name: "tc, 1 rule, exclusive",
+        id: ID,
         forwards: true,
         prepare: |ns| {
             let rule = "rule add -s a1 -d b0 -f 123:C00007FF --exclusive";
@@ -49,11 +59,13 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "tc, 10,000 rules",
+        id: ID,
         forwards: true,
         prepare: |ns| load(ns, 10_000),
     },
     Case {
         name: "tc, 10,000 rules, exclusive",
+        id: ID,
         forwards: true,
         prepare: |ns| {
             load(ns, 10_000);
@@ -61,7 +73,32 @@ const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "tc, 1 rule, exact 29 bits",
+        id: EXACT,
+        forwards: true,
+        prepare: |ns| drop(Cangw::Ours.must(ns, "-A -s a1 -d b0 -f 80001234:DFFFFFFF")),
+    },
+    Case {
+        name: "tc, 10,000 rules, exact 29 bits",
+        id: EXACT,
+        forwards: true,
+        prepare: |ns| load(ns, 10_000),
+    },
+    Case {
+        name: "tc, 1 rule, masked 29 bits",
+        id: GROUP,
+        forwards: true,
+        prepare: |ns| drop(Cangw::Ours.must(ns, "-A -s a1 -d b0 -f 80550700:80FFFF00")),
+    },
+    Case {
+        name: "tc, 10,000 rules, masked 29 bits",
+        id: GROUP,
+        forwards: true,
+        prepare: |ns| load(ns, 10_000),
+    },
+    Case {
         name: "XDP, 1 rule, exclusive",
+        id: ID,
         forwards: true,
         prepare: |ns| {
             let rule = "rule add -s a1 -d b0 -f 123:C00007FF --exclusive --engine xdp";
@@ -70,10 +107,10 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Loads rules on extended identifiers, parameter groups and, last, the one that the frames match.
+/// Loads rules on extended identifiers, parameter groups and, last, those that the frames match.
 fn load(namespace: &Namespace, rules: u32) {
     let mut text = String::new();
-    for i in 0..rules - 1 {
+    for i in 0..rules - 3 {
         let (id, mask) = if i % 2 == 0 {
             (0x8000_0000 | (i * 7919), 0xDFFF_FFFFu32)
         } else {
@@ -81,6 +118,7 @@ fn load(namespace: &Namespace, rules: u32) {
         };
         let _ = writeln!(text, "-s a1 -d b0 -f {id:X}:{mask:X}");
     }
+    text.push_str("-s a1 -d b0 -f 80550700:80FFFF00\n-s a1 -d b0 -f 80001234:DFFFFFFF\n");
     text.push_str("-s a1 -d b0 -f 123:C00007FF\n");
     let file = std::env::temp_dir().join(format!("cangw-path-{}", std::process::id()));
     std::fs::write(&file, text).expect("the temporary folder can be written");
@@ -97,12 +135,16 @@ fn measure(case: &Case) -> f64 {
     (case.prepare)(&namespace);
     let sender = CanSocket::open(&namespace, "a0");
     let receiver = CanSocket::open(&namespace, "b1");
-    let frame = Frame::classic(ID, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    let frame = Frame::classic(case.id, &[1, 2, 3, 4, 5, 6, 7, 8]);
     // The kernel takes up to a second until it sends through a pair that has just become whole. The first
     // frames also pay for caches and for the kernel's own patching of code.
     for _ in 0..BATCH {
         sender.send(&frame);
-        if case.forwards && receiver.receive_within(Duration::from_millis(100)).is_some() {
+        if case.forwards
+            && receiver
+                .receive_within(Duration::from_millis(100))
+                .is_some()
+        {
             break;
         }
     }
@@ -134,7 +176,7 @@ fn measure(case: &Case) -> f64 {
 
 fn main() {
     println!(
-        "{:32} {:>8} {:>8} {:>10}",
+        "{:33} {:>8} {:>8} {:>10}",
         "", "a frame", "added", "to can-gw"
     );
     let mut base = 0.0;
@@ -148,7 +190,7 @@ fn main() {
         }
         let added = cost - base;
         println!(
-            "{:32} {cost:8.0} {added:8.0} {:10.3}",
+            "{:33} {cost:8.0} {added:8.0} {:10.3}",
             case.name,
             added / can_gw
         );

@@ -1,5 +1,6 @@
 //! `cangw probe`: what this kernel and these interfaces can do, found out by doing it in a namespace of its own.
 
+use cangw_common::frame::FrameType;
 use serde::Serialize;
 
 use super::output;
@@ -8,6 +9,7 @@ use crate::kernel::filter::{self, Action, Plan};
 use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{bpf, pins};
+use crate::rule::kind_name;
 
 /// Something that was tried.
 #[derive(Serialize)]
@@ -130,15 +132,28 @@ fn finding(what: &'static str, needed_for: &'static str, result: Result<()>) -> 
 }
 
 fn device(link: Link) -> Device {
-    let note = if link.is_virtual() {
-        None
-    } else {
-        Some("a real device: tc is the engine to prefer, because XDP bypasses its queue".into())
-    };
+    let mut notes = Vec::new();
+    for kind in FrameType::ALL {
+        if link.mtu < kind.mtu() {
+            notes.push(format!(
+                "CAN {} needs mtu {}",
+                kind_name(kind).to_uppercase(),
+                kind.mtu()
+            ));
+        }
+    }
+    if !link.is_virtual() {
+        notes.push(if bpf::drivers_leave_no_prefix() {
+            "engine tc is to be preferred, because XDP bypasses the queue of a real device".into()
+        } else {
+            "engine tc only: on this kernel a driver's private bytes stand before its frames, and XDP would send them along".into()
+        });
+    }
+    let note = (!notes.is_empty()).then(|| notes.join("; "));
     Device {
-        classic: link.mtu >= 16,
-        fd: link.mtu >= 72,
-        xl: link.mtu >= 2060,
+        classic: link.mtu >= FrameType::Classic.mtu(),
+        fd: link.mtu >= FrameType::Fd.mtu(),
+        xl: link.mtu >= FrameType::Xl.mtu(),
         name: link.name,
         kind: link.kind,
         mtu: link.mtu,

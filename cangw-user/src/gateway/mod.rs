@@ -5,13 +5,14 @@ mod plan;
 mod report;
 
 use cangw_common::abi::MAX_RULES;
+use cangw_common::frame::FrameType;
 
 use crate::error::{Error, Result};
 use crate::kernel::bpf;
 use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::pins::Pins;
-use crate::rule::{Engine, Rule, kind_name};
+use crate::rule::{Engine, Rule};
 use crate::state::{Entry, Settings, State};
 
 pub use report::{InterfaceReport, Report, RuleReport};
@@ -215,7 +216,11 @@ impl Gateway {
                 name: rule.target.clone(),
                 mtu: target.mtu,
                 need,
-                kind: kind_name(rule.kind),
+                kind: match rule.kind {
+                    FrameType::Classic => "",
+                    FrameType::Fd => "FD",
+                    FrameType::Xl => "XL",
+                },
             });
         }
         Ok((source.index, target.index))
