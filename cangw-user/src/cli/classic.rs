@@ -49,14 +49,9 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
     }
     match verb {
         Verb::List => finish(output::classic_list()),
-        Verb::Flush => match Gateway::look() {
-            Ok(None) => ExitCode::SUCCESS,
-            Ok(Some(look)) => {
-                drop(look);
-                done(Gateway::open().and_then(|mut g| g.flush()))
-            }
-            Err(e) => done(Err(e)),
-        },
+        Verb::Flush => done(
+            Gateway::look().and_then(|found| found.map_or(Ok(()), |mut gateway| gateway.flush())),
+        ),
         Verb::Add | Verb::Delete => match rule(&args.rule) {
             Ok(rule) if verb == Verb::Add => done(Gateway::open().and_then(|mut g| g.add(&[rule]))),
             Ok(rule) => done(Gateway::open().and_then(|mut g| g.delete(&rule))),

@@ -42,10 +42,7 @@ pub(super) fn run(command: Command) -> Result<()> {
             }
         }
         Command::Probe { json } => probe::run(json),
-        Command::Sync => match Gateway::look()? {
-            Some(_) => Gateway::open()?.sync(),
-            None => Ok(()),
-        },
+        Command::Sync => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.sync()),
         Command::Log => log(),
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), &folder)
             .map_err(|e| Error::io(format!("write man pages into {}", folder.display()), e)),
@@ -80,10 +77,7 @@ fn rule(command: RuleCommand) -> Result<()> {
             let rules = load(&file)?;
             Gateway::open()?.add(&rules)
         }
-        RuleCommand::Flush => match Gateway::look()? {
-            Some(_) => Gateway::open()?.flush(),
-            None => Ok(()),
-        },
+        RuleCommand::Flush => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.flush()),
     }
 }
 

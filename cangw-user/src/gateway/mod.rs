@@ -40,7 +40,7 @@ impl Gateway {
         })
     }
 
-    /// Opens the gateway to look at it; `None` when this namespace has no rules and no settings.
+    /// Opens the gateway that is there; `None` when this namespace has no rules and no settings.
     ///
     /// # Errors
     /// As [`Self::open`].
