@@ -30,21 +30,9 @@ fn rules(count: u32) -> Vec<Input> {
                     mask: 0x83FF_FF00,
                 },
             };
-            Input {
-                slot: i,
-                matching: Match {
-                    kind: FrameType::Classic,
-                    predicate: filter.predicate(),
-                },
-                source: 1,
-                target: 2,
-                echo: false,
-                iif_tx_ok: false,
-                limit: 0,
-                to_peer: false,
-                misfit: false,
-                target_exclusive: false,
-            }
+            let kind = FrameType::Classic;
+            let predicate = filter.predicate();
+            Input::new(i, Match { kind, predicate }, 1, 2)
         })
         .collect()
 }

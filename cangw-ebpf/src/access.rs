@@ -1,5 +1,7 @@
 //! The only raw access to packets and contexts: bounds are checked here, once.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
@@ -22,6 +24,17 @@ fn head(data: usize, data_end: usize, offset: u32) -> Option<Head> {
     Some(Head::from_bytes(unsafe {
         *(start as *const [u8; field::HEAD])
     }))
+}
+
+/// Whether `len` bytes pass the MTU of an interface; also true when the interface is gone, which is counted as refused.
+///
+/// # Safety
+/// `context` is the one that the kernel passed to the program.
+#[inline(always)]
+unsafe fn fits(context: *mut c_void, ifindex: u32, len: u32) -> bool {
+    let mut mtu = len;
+    // SAFETY: the context is valid, says the caller, and `mtu` lives on the stack.
+    unsafe { bpf_check_mtu(context, ifindex, &raw mut mtu, 0, 0) <= 0 }
 }
 
 /// A socket buffer at tc ingress.
@@ -75,10 +88,8 @@ impl Skb {
     /// Whether `len` bytes pass the MTU of an interface; also true when the interface is gone, which its action counts.
     #[inline(always)]
     pub fn fits(self, ifindex: u32, len: u32) -> bool {
-        let mut mtu = len;
-        // SAFETY: the context is valid and `mtu` lives on the stack.
-        let answer = unsafe { bpf_check_mtu(self.0.cast(), ifindex, &raw mut mtu, 0, 0) };
-        answer <= 0
+        // SAFETY: the context is valid.
+        unsafe { fits(self.0.cast(), ifindex, len) }
     }
 
     /// Copies `buf.len()` bytes at `offset` out of the buffer.
@@ -140,9 +151,7 @@ impl Packet {
     /// Whether `len` bytes pass the MTU of an interface.
     #[inline(always)]
     pub fn fits(self, ifindex: u32, len: u32) -> bool {
-        let mut mtu = len;
-        // SAFETY: the context is valid and `mtu` lives on the stack.
-        let answer = unsafe { bpf_check_mtu(self.0.cast(), ifindex, &raw mut mtu, 0, 0) };
-        answer <= 0
+        // SAFETY: the context is valid.
+        unsafe { fits(self.0.cast(), ifindex, len) }
     }
 }

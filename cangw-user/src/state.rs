@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::kernel::bpf;
+use crate::kernel::maps;
 use crate::kernel::pins::Pins;
 use crate::rule::{Engine, Rule};
 use cangw_common::abi;
@@ -117,7 +117,7 @@ impl State {
     /// # Errors
     /// When it cannot be read, or another version wrote it.
     pub fn read(pins: &Pins) -> Result<Self> {
-        let Some(bytes) = bpf::read_state(pins)? else {
+        let Some(bytes) = maps::read_state(pins)? else {
             return Ok(Self::default());
         };
         let version = |found| Error::Version {
@@ -138,7 +138,7 @@ impl State {
     /// When memory is short.
     pub fn write(&self, pins: &Pins) -> Result<()> {
         let bytes = serde_json::to_vec(self).map_err(|e| Error::io("write the state", e.into()))?;
-        bpf::write_state(pins, &bytes)
+        maps::write_state(pins, &bytes)
     }
 
     /// Whether nothing needs to be kept.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use cangw::compile::{Compiled, Input, Interface, compile};
-use cangw::kernel::bpf::{self, Maps};
+use cangw::kernel::bpf;
+use cangw::kernel::maps::Maps;
 use cangw::kernel::pins::Pins;
 use cangw_common::abi::{self, Reason, VIRTUAL};
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, ERR_FLAG, FrameType, RTR_FLAG};
@@ -158,17 +159,10 @@ fn bytes(kind: FrameType, id: u32) -> Vec<u8> {
 
 fn rule(slot: u32, kind: FrameType, id: u32, mask: u32) -> Input {
     let predicate = Filter { id, mask }.predicate();
+    let matching = Match { kind, predicate };
     Input {
-        slot,
-        matching: Match { kind, predicate },
-        source: LOOPBACK,
-        target: LOOPBACK,
-        echo: false,
         iif_tx_ok: true,
-        limit: 0,
-        to_peer: false,
-        misfit: false,
-        target_exclusive: false,
+        ..Input::new(slot, matching, LOOPBACK, LOOPBACK)
     }
 }
 

@@ -44,6 +44,25 @@ pub struct Input {
     pub target_exclusive: bool,
 }
 
+impl Input {
+    /// A rule without options.
+    #[must_use]
+    pub const fn new(slot: u32, matching: Match, source: u32, target: u32) -> Self {
+        Self {
+            slot,
+            matching,
+            source,
+            target,
+            echo: false,
+            iif_tx_ok: false,
+            limit: 0,
+            to_peer: false,
+            misfit: false,
+            target_exclusive: false,
+        }
+    }
+}
+
 /// What holds for the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Interface {

@@ -7,21 +7,13 @@ use proptest::prelude::*;
 use super::*;
 
 fn input(slot: u32, kind: FrameType, filter: Filter) -> Input {
-    Input {
+    let predicate = filter.predicate();
+    Input::new(
         slot,
-        matching: Match {
-            kind,
-            predicate: filter.predicate(),
-        },
-        source: 5,
-        target: 100 + slot % 7,
-        echo: false,
-        iif_tx_ok: false,
-        limit: 0,
-        to_peer: false,
-        misfit: false,
-        target_exclusive: false,
-    }
+        Match { kind, predicate },
+        INTERFACE.ifindex,
+        100 + slot % 7,
+    )
 }
 
 const INTERFACE: Interface = Interface {

@@ -8,9 +8,10 @@ use cangw_common::abi::{self, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, ma
 use super::{Gateway, plan};
 use crate::compile::{self, Compiled, Input};
 use crate::error::{Error, Result};
-use crate::kernel::bpf::{self, Maps, TcProgram};
+use crate::kernel::bpf::{self, TcProgram};
 use crate::kernel::filter::{self, Plan};
 use crate::kernel::link::Link;
+use crate::kernel::maps::Maps;
 use crate::rule::Engine;
 use crate::state::{Entry, Live, State};
 

@@ -10,6 +10,7 @@ use cangw_common::frame::FrameType;
 use crate::error::{Error, Result};
 use crate::kernel::bpf;
 use crate::kernel::link::{self, Link};
+use crate::kernel::maps;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::pins::Pins;
 use crate::rule::{Engine, Rule};
@@ -248,7 +249,7 @@ impl Gateway {
             if keep {
                 self.state.write(&self.pins)?;
             }
-            self.pins.remove(|pin| keep && pin == bpf::STATE)
+            self.pins.remove(|pin| keep && pin == maps::STATE)
         } else {
             self.state.write(&self.pins)
         }

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Gateway;
 use crate::error::Result;
-use crate::kernel::bpf::{self, Maps};
+use crate::kernel::bpf;
 use crate::kernel::filter::{self, SHARED};
 use crate::kernel::link;
+use crate::kernel::maps::Maps;
 use crate::rule::{Engine, Rule};
 
 /// A rule with its counters, in frames.

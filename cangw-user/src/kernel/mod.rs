@@ -4,6 +4,7 @@ pub mod attr;
 pub mod bpf;
 pub mod filter;
 pub mod link;
+pub mod maps;
 pub mod netlink;
 pub mod pins;
 mod syscall;

@@ -1,0 +1,282 @@
+//! The maps, pinned: tables that are switched, counters, and the persistent state.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use cangw_common::abi::{self, CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
+
+use super::bpf::{failed, replace};
+use super::pins::Pins;
+use super::syscall;
+use crate::compile::Compiled;
+use crate::error::{Error, Result};
+
+/// `BPF_F_INNER_MAP`
+const INNER_MAP: u32 = 1 << 12;
+/// `BPF_F_NO_PREALLOC`
+const NO_PREALLOC: u32 = 1;
+
+/// Pin of the persistent state.
+pub const STATE: &str = "state";
+/// Bytes of the state in one map value.
+const CHUNK: usize = 128 * 1024;
+
+/// The maps that userspace writes and reads.
+pub struct Maps {
+    tables: ArrayOfMaps<MapData, Array<MapData, Tables>>,
+    exact: ArrayOfMaps<MapData, HashMap<MapData, u32, u32>>,
+    halves: ArrayOfMaps<MapData, Array<MapData, Halves>>,
+    cross: ArrayOfMaps<MapData, Array<MapData, CrossChunk>>,
+    rules: PerCpuArray<MapData, RuleCounters>,
+    rules_fd: MapData,
+    reasons: PerCpuArray<MapData, InterfaceCounters>,
+}
+
+fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
+    RuleCounters {
+        sent: sum.sent + value.sent,
+        refused: sum.refused + value.refused,
+        hop_limit: sum.hop_limit + value.hop_limit,
+        mtu: sum.mtu + value.mtu,
+        origin: sum.origin + value.origin,
+    }
+}
+
+/// Creates the maps of maps that are not pinned yet. aya would describe the inner maps by type information, which makes
+/// Linux 6.1 take them for different from the inner maps that are created later without (`bpf_map_meta_equal` compares `timer_off`).
+pub(super) fn create_outer(pins: &Pins) -> Result<()> {
+    use aya_obj::generated::bpf_map_type::{
+        BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_HASH as HASH,
+    };
+    let aux = 2 * abi::INTERFACES;
+    for (name, entries, kind, key, value, flags) in [
+        (
+            "TABLES",
+            abi::INTERFACES,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<Tables>(),
+            0,
+        ),
+        (
+            "EXACT",
+            aux,
+            HASH,
+            size_of::<u32>(),
+            size_of::<u32>(),
+            NO_PREALLOC,
+        ),
+        (
+            "HALVES",
+            aux,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<Halves>(),
+            INNER_MAP,
+        ),
+        (
+            "CROSS",
+            aux,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<CrossChunk>(),
+            INNER_MAP,
+        ),
+    ] {
+        let inner = aya_obj::Map::new_from_params(kind as u32, key as u32, value as u32, 1, flags);
+        let inner = MapData::create(inner, "inner", None).map_err(failed("create an inner map"))?;
+        outer(pins, name, entries, inner.fd())?;
+    }
+    Ok(())
+}
+
+/// Creates and pins an array of maps like `inner`.
+fn outer(pins: &Pins, name: &str, entries: u32, inner: &MapFd) -> Result<()> {
+    let path = pins.path(name);
+    if path.exists() {
+        return Ok(());
+    }
+    let fd = syscall::create_array_of_maps(name, entries, inner.as_fd())
+        .map_err(|e| Error::io(format!("create the map {name}"), e))?;
+    MapData::from_fd(fd)
+        .map_err(failed(format!("create the map {name}")))?
+        .pin(path)
+        .map_err(failed(format!("pin the map {name}")))
+}
+
+fn open<T>(pins: &Pins, name: &str) -> Result<T>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    MapData::from_pin(pins.path(name))
+        .and_then(Map::from_map_data)
+        .and_then(T::try_from)
+        .map_err(failed(format!("open the map {name}")))
+}
+
+impl Maps {
+    /// Opens the pinned maps.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        Ok(Self {
+            tables: open(pins, "TABLES")?,
+            exact: open(pins, "EXACT")?,
+            halves: open(pins, "HALVES")?,
+            cross: open(pins, "CROSS")?,
+            rules: open(pins, "RULES")?,
+            rules_fd: MapData::from_pin(pins.path("RULES"))
+                .map_err(failed("open the map RULES"))?,
+            reasons: open(pins, "REASONS")?,
+        })
+    }
+
+    /// Writes the tables beside the live ones, and switches to them: frames in flight see the old set or the new one. When this
+    /// returns, no frame uses the old one any more (updates of maps of maps wait for that: `maybe_wait_bpf_programs`).
+    ///
+    /// # Errors
+    /// When memory is short; then the old tables stay.
+    pub fn switch(&mut self, slot: u32, compiled: &Compiled) -> Result<()> {
+        let aux = compiled.tables.head.aux;
+        if !compiled.exact.is_empty() {
+            let inner = exact_map(&compiled.exact)?;
+            self.exact
+                .set(aux, &inner, 0)
+                .map_err(failed("install the exact identifiers"))?;
+        }
+        if !compiled.halves.is_empty() {
+            let halves = array(compiled.halves.iter().map(|h| &**h), INNER_MAP)?;
+            self.halves
+                .set(aux, &halves, 0)
+                .map_err(failed("install the classes"))?;
+            let cross = array(compiled.cross.iter(), INNER_MAP)?;
+            self.cross
+                .set(aux, &cross, 0)
+                .map_err(failed("install the cross table"))?;
+        }
+        let tables = array(std::iter::once(&*compiled.tables), 0)?;
+        self.tables
+            .set(slot, &tables, 0)
+            .map_err(failed("switch to the new tables"))
+    }
+
+    /// Counters of the rules with slots below `slots`, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn rules(&self, slots: u32) -> Result<Vec<RuleCounters>> {
+        if slots == 0 {
+            return Ok(Vec::new());
+        }
+        let cpus = nr_cpus().map_err(|(what, e)| Error::io(what, e))?;
+        let values: Vec<RuleCounters> =
+            syscall::lookup_batch(self.rules_fd.fd().as_fd(), slots as usize, cpus)
+                .map_err(|e| Error::io("read the rules' counters", e))?;
+        Ok(values
+            .chunks(cpus)
+            .map(|values| values.iter().fold(RuleCounters::default(), add))
+            .collect())
+    }
+
+    /// Sets the counters of a rule to zero.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn reset_rule(&mut self, slot: u32) -> Result<()> {
+        self.rules
+            .set(slot, zeroes()?, 0)
+            .map_err(failed("reset a rule's counters"))
+    }
+
+    /// Counters of the interface in a slot, summed over the CPUs.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn reasons(&self, slot: u32) -> Result<InterfaceCounters> {
+        let values = self
+            .reasons
+            .get(&slot, 0)
+            .map_err(failed("read an interface's counters"))?;
+        let mut sum = InterfaceCounters::default();
+        for value in values.iter() {
+            for (total, n) in sum.0.iter_mut().zip(value.0) {
+                *total += n;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Sets the counters of the interface in a slot to zero.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn reset_reasons(&mut self, slot: u32) -> Result<()> {
+        self.reasons
+            .set(slot, zeroes()?, 0)
+            .map_err(failed("reset an interface's counters"))
+    }
+}
+
+fn zeroes<T: aya::Pod + Default>() -> Result<PerCpuValues<T>> {
+    let cpus = nr_cpus().map_err(|(what, e)| Error::io(what, e))?;
+    PerCpuValues::try_from(vec![T::default(); cpus]).map_err(|e| Error::io("count the CPUs", e))
+}
+
+fn exact_map(exact: &BTreeMap<u32, u32>) -> Result<HashMap<MapData, u32, u32>> {
+    let mut map = HashMap::create(exact.len() as u32, NO_PREALLOC)
+        .map_err(failed("create the map of exact identifiers"))?;
+    for (key, list) in exact {
+        map.insert(key, list, 0)
+            .map_err(failed("fill the map of exact identifiers"))?;
+    }
+    Ok(map)
+}
+
+fn array<'a, T: aya::Pod>(
+    values: impl ExactSizeIterator<Item = &'a T>,
+    flags: u32,
+) -> Result<Array<MapData, T>> {
+    let mut map = Array::create(values.len() as u32, flags).map_err(failed("create a table"))?;
+    for (i, value) in values.enumerate() {
+        map.set(i as u32, value, 0)
+            .map_err(failed("fill a table"))?;
+    }
+    Ok(map)
+}
+
+/// Reads the persistent state; `None` when there is none.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn read_state(pins: &Pins) -> Result<Option<Vec<u8>>> {
+    if !pins.path(STATE).exists() {
+        return Ok(None);
+    }
+    let map: Array<MapData, [u8; CHUNK]> = open(pins, STATE)?;
+    let mut bytes = Vec::new();
+    for i in 0..map.len() {
+        bytes.extend_from_slice(&map.get(&i, 0).map_err(failed("read the state"))?);
+    }
+    let len = bytes
+        .first_chunk()
+        .map_or(0, |b| u64::from_ne_bytes(*b) as usize);
+    Ok(bytes.get(8..8 + len).map(<[u8]>::to_vec))
+}
+
+/// Replaces the persistent state as a whole.
+///
+/// # Errors
+/// When memory is short; then the old state stays.
+pub fn write_state(pins: &Pins, state: &[u8]) -> Result<()> {
+    let mut bytes = (state.len() as u64).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(state);
+    bytes.resize(bytes.len().next_multiple_of(CHUNK), 0);
+    let (chunks, _) = bytes.as_chunks::<CHUNK>();
+    let map = array(chunks.iter(), 0)?;
+    replace(pins, STATE, |path| {
+        map.pin(path).map_err(failed("pin the state"))
+    })
+}
