@@ -12,6 +12,9 @@ use crate::sys::{self, Ready};
 /// How long a frame may take that surely comes. Guests are slow, and nothing waits this long unless it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Instead of the name of an interface: all of them.
+pub const ANY: &str = "any";
+
 /// Not in libc yet.
 const CAN_RAW_XL_FRAMES: i32 = 7;
 const ALL_ERRORS: u32 = 0x1FFF_FFFF;
@@ -26,14 +29,21 @@ pub struct CanSocket {
 }
 
 impl CanSocket {
-    /// Opens a socket on an interface of a namespace.
+    /// Opens a socket on an interface of a namespace, or on all of them: [`ANY`].
     ///
     /// # Panics
     /// When the interface or the kernel does not have what is needed.
     #[must_use]
     pub fn open(namespace: &Namespace, interface: &str) -> Self {
         let fd = namespace
-            .enter(|| sys::can_socket(sys::interface_index(interface)?))
+            .enter(|| {
+                let all = interface == ANY;
+                sys::can_socket(if all {
+                    0
+                } else {
+                    sys::interface_index(interface)?
+                })
+            })
             .unwrap_or_else(|e| panic!("no raw CAN socket on {interface}: {e}"));
         for (level, name, value) in [
             (libc::SOL_CAN_RAW, libc::CAN_RAW_FD_FRAMES, 1),
@@ -59,6 +69,7 @@ impl CanSocket {
     /// When the kernel refuses it.
     pub fn send(&self, frame: &Frame) {
         let start = Instant::now();
+        let mut told = false;
         loop {
             match self.try_send(frame) {
                 Ok(()) => return,
@@ -69,6 +80,8 @@ impl CanSocket {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && start.elapsed() < PATIENCE => {
                     let _ = sys::wait(&self.fd, Ready::Write, PATIENCE);
                 }
+                // Said once after the interface was down, whether or not it is up again.
+                Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) && !told => told = true,
                 Err(e) => panic!("sending {frame} on {}: {e}", self.name),
             }
         }

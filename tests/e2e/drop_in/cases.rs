@@ -116,6 +116,15 @@ cases! {
         cangw -A -s x0 -d x1 -f 123:7FF -e
         send x0p classic
         total 18 0 0";
+    duplicates_with_echo: "
+        cangw -A -s x0 -d v0 -e
+        cangw -A -s x0 -d v1 -e
+        cangw -A -s x0 -d v0 -e
+        cangw -A -s v2 -d v0 -e
+        cangw -A -s v2 -d v0 -e
+        send x0p one
+        send v2 one
+        total 5 0 0";
     several_targets: "
         cangw -A -s x0 -d x1
         cangw -A -s x0 -d x2
