@@ -1,7 +1,7 @@
 //! What outlives a call: rules, interfaces and settings of a network namespace, as JSON in a pinned map.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::kernel::maps;
@@ -20,6 +20,10 @@ pub struct State {
     pub settings: Settings,
     /// Interfaces with rules or settings, by name.
     pub interfaces: BTreeMap<String, Interface>,
+    /// Indices of the interfaces whose clsact qdisc is ours.
+    pub qdiscs: BTreeSet<u32>,
+    /// Indices of the interfaces that echo what is marked for it.
+    pub echoes: BTreeSet<u32>,
     /// The rules, newest first.
     pub rules: Vec<Entry>,
 }
@@ -72,8 +76,6 @@ pub struct Live {
     pub generation: u32,
     /// The engine in use.
     pub engine: Engine,
-    /// Whether the clsact qdisc is ours.
-    pub qdisc: bool,
     /// What the tables were compiled from, to see whether they still hold.
     pub fingerprint: u64,
 }
@@ -100,6 +102,8 @@ impl Default for State {
             dirty: false,
             settings: Settings::default(),
             interfaces: BTreeMap::new(),
+            qdiscs: BTreeSet::new(),
+            echoes: BTreeSet::new(),
             rules: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Makes a state true in the kernel: everything is built beside what is in force, then switched in one step.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use cangw_common::abi::{self, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark::ECHO_ONLY};
@@ -37,6 +37,27 @@ impl Gateway {
         new_slots: &[u32],
         all: bool,
     ) -> Result<()> {
+        let (qdiscs, echoes) = (state.qdiscs.clone(), state.echoes.clone());
+        let applied = self.try_apply(state, links, new_slots, all);
+        if applied.is_err() {
+            // What the old state does not know of, it cannot remove.
+            for &ifindex in state.echoes.difference(&echoes) {
+                let _ = filter::delete_echo(&self.netlink, ifindex);
+            }
+            for &ifindex in state.qdiscs.difference(&qdiscs) {
+                let _ = filter::delete_clsact(&self.netlink, ifindex);
+            }
+        }
+        applied
+    }
+
+    fn try_apply(
+        &self,
+        state: &mut State,
+        links: &[Link],
+        new_slots: &[u32],
+        all: bool,
+    ) -> Result<()> {
         resolve(state, links);
         let jobs = self.jobs(state, links, all)?;
         let any_rules = !state.rules.is_empty();
@@ -48,10 +69,17 @@ impl Gateway {
             for &slot in new_slots {
                 maps.reset_rule(slot)?;
             }
+            self.forget_gone(&mut maps, state, links)?;
+            let echoes = echo_targets(state);
+            for &ifindex in echoes.difference(&state.echoes.clone()) {
+                self.add_clsact(state, ifindex)?;
+                filter::add_echo(&self.netlink, ifindex)?;
+                state.echoes.insert(ifindex);
+            }
             for job in jobs {
                 self.install(&mut maps, state, job)?;
             }
-            self.remove_unused(&mut maps, state, links)?;
+            self.remove_unused(&mut maps, state, &echoes)?;
         }
         state
             .interfaces
@@ -64,16 +92,14 @@ impl Gateway {
         let mut sources: Vec<u32> = state.rules.iter().map(|e| e.source).collect();
         sources.sort_unstable();
         sources.dedup();
+        let echo_targets = echo_targets(state);
         let mut jobs = Vec::new();
         for link in links.iter().filter(|l| sources.contains(&l.index)) {
             let known = state.interfaces.get(&link.name);
             let exclusive = known.is_some_and(|i| i.exclusive);
             let asked = known.map_or(Engine::Auto, |i| i.engine);
             let rules = inputs(state, link, links);
-            let echo_target = state
-                .rules
-                .iter()
-                .any(|e| e.rule.echo && e.target == link.index && e.source != 0);
+            let echo_target = echo_targets.contains(&link.index);
             let mut flags = 0;
             if exclusive {
                 flags |= EXCLUSIVE;
@@ -139,7 +165,6 @@ impl Gateway {
             slot,
             generation,
             engine: job.engine,
-            qdisc: old.as_ref().is_some_and(|live| live.qdisc),
             fingerprint: job.fingerprint,
         };
         if let Err(error) = self.switch_over(maps, state, &mut job, &mut live) {
@@ -164,7 +189,7 @@ impl Gateway {
         let ifindex = job.link.index;
         let mut wanted = HashSet::new();
         if job.engine == Engine::Tc {
-            match self.install_lists(job, live) {
+            match self.install_lists(state, job) {
                 Ok(handles) => wanted = handles,
                 // A kernel without tc's parts can still forward by XDP, if the rules allow.
                 Err(Error::Unsupported { .. })
@@ -190,9 +215,6 @@ impl Gateway {
     fn take_off(&self, maps: &mut Maps, state: &mut State, live: &Live) -> Result<()> {
         filter::detach(&self.netlink, live.ifindex)?;
         self.remove_lists(state, live.ifindex, |_| false)?;
-        if live.qdisc {
-            filter::delete_clsact(&self.netlink, live.ifindex)?;
-        }
         self.forget(maps, live)
     }
 
@@ -203,11 +225,9 @@ impl Gateway {
     }
 
     /// Installs the lists that are missing and writes their handles into the tables; the handles in use.
-    fn install_lists(&self, job: &mut Job, live: &mut Live) -> Result<HashSet<u32>> {
+    fn install_lists(&self, state: &mut State, job: &mut Job) -> Result<HashSet<u32>> {
         let ifindex = job.link.index;
-        if filter::add_clsact(&self.netlink, ifindex)? {
-            live.qdisc = true;
-        }
+        self.add_clsact(state, ifindex)?;
         let installed = filter::installed(&self.netlink, ifindex)?;
         let mut used: HashSet<u32> = installed.iter().map(|f| f.handle & !ECHO_ONLY).collect();
         let mut known: HashMap<Plan, u32> = HashMap::new();
@@ -269,28 +289,76 @@ impl Gateway {
         Ok(())
     }
 
-    /// Takes the engine off interfaces that have no rules any more, and forgets those that are gone.
-    fn remove_unused(&self, maps: &mut Maps, state: &mut State, links: &[Link]) -> Result<()> {
-        let names: Vec<String> = state.interfaces.keys().cloned().collect();
-        for name in names {
-            let Some(live) = state.interfaces.get(&name).and_then(|i| i.live.clone()) else {
-                continue;
-            };
-            let here = links.iter().any(|l| l.index == live.ifindex);
-            if here && state.rules.iter().any(|e| e.source == live.ifindex) {
-                continue;
-            }
-            if here {
-                self.take_off(maps, state, &live)?;
-            } else {
-                self.forget(maps, &live)?;
-            }
-            if let Some(interface) = state.interfaces.get_mut(&name) {
+    /// Adds the clsact qdisc, and remembers if it is ours.
+    fn add_clsact(&self, state: &mut State, ifindex: u32) -> Result<()> {
+        if filter::add_clsact(&self.netlink, ifindex)? {
+            state.qdiscs.insert(ifindex);
+        }
+        Ok(())
+    }
+
+    /// Forgets interfaces that vanished, with all that was attached to them.
+    fn forget_gone(&self, maps: &mut Maps, state: &mut State, links: &[Link]) -> Result<()> {
+        let here: HashSet<u32> = links.iter().map(|l| l.index).collect();
+        state.qdiscs.retain(|ifindex| here.contains(ifindex));
+        state.echoes.retain(|ifindex| here.contains(ifindex));
+        for interface in state.interfaces.values_mut() {
+            if let Some(live) = &interface.live
+                && !here.contains(&live.ifindex)
+            {
+                self.forget(maps, live)?;
                 interface.live = None;
             }
         }
         Ok(())
     }
+
+    /// Takes engines, echoes and qdiscs off interfaces that need them no more.
+    fn remove_unused(
+        &self,
+        maps: &mut Maps,
+        state: &mut State,
+        echoes: &BTreeSet<u32>,
+    ) -> Result<()> {
+        let names: Vec<String> = state.interfaces.keys().cloned().collect();
+        for name in names {
+            let Some(live) = state.interfaces.get(&name).and_then(|i| i.live.clone()) else {
+                continue;
+            };
+            if state.rules.iter().any(|e| e.source == live.ifindex) {
+                continue;
+            }
+            self.take_off(maps, state, &live)?;
+            if let Some(interface) = state.interfaces.get_mut(&name) {
+                interface.live = None;
+            }
+        }
+        for ifindex in state.echoes.clone() {
+            if !echoes.contains(&ifindex) {
+                filter::delete_echo(&self.netlink, ifindex)?;
+                state.echoes.remove(&ifindex);
+            }
+        }
+        for ifindex in state.qdiscs.clone() {
+            let mut live = state.interfaces.values().filter_map(|i| i.live.as_ref());
+            let classifies = live.any(|live| live.ifindex == ifindex);
+            if !classifies && !echoes.contains(&ifindex) {
+                filter::delete_clsact(&self.netlink, ifindex)?;
+                state.qdiscs.remove(&ifindex);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The interfaces to which a rule in force echoes.
+fn echo_targets(state: &State) -> BTreeSet<u32> {
+    state
+        .rules
+        .iter()
+        .filter(|e| e.rule.echo && e.source != 0 && e.target != 0)
+        .map(|e| e.target)
+        .collect()
 }
 
 /// Finds the interfaces of all rules: by index, so that a rule follows its interface through a change of name; else by name, so that it

@@ -10,41 +10,26 @@ use crate::rule::Engine;
 /// more would make a look-up slower; beyond, rules with the same targets share a filter, and with it the count of refused frames.
 pub(super) const OWN_FILTERS: usize = 1024;
 
-/// The actions of a list: all copies, then all echoes.
+/// The actions of a list. Copies that are to be echoed leave last, with a mark for the filter at their target.
 pub(super) fn of_list(rules: &[Input], steps: &[Step], exclusive: bool, shared: bool) -> Plan {
-    let sent = |step: &&Step| step.outcome == Outcome::Sent;
-    let mut actions: Vec<Action> = steps
+    let send = |step: &Step| {
+        let rule = &rules[step.rule as usize];
+        Action::Send {
+            ifindex: rule.target,
+            rule: if shared { SHARED } else { rule.slot },
+        }
+    };
+    let (echoed, plain): (Vec<&Step>, Vec<&Step>) = steps
         .iter()
-        .filter(sent)
-        .map(|step| {
-            let rule = &rules[step.rule as usize];
-            Action::Send {
-                ifindex: rule.target,
-                rule: if shared { SHARED } else { rule.slot },
-            }
-        })
-        .collect();
-    actions.extend(echoes(rules, steps, exclusive));
+        .filter(|step| step.outcome == Outcome::Sent)
+        .partition(|step| step.echo);
+    let mut actions: Vec<Action> = plain.into_iter().map(send).collect();
+    actions.extend(marked(echoed.into_iter().map(send).collect(), exclusive));
     Plan { actions, exclusive }
 }
 
-/// The echoes of a list alone.
-pub(super) fn echoes_of_list(rules: &[Input], steps: &[Step], exclusive: bool) -> Plan {
-    Plan {
-        actions: echoes(rules, steps, exclusive),
-        exclusive,
-    }
-}
-
-fn echoes(rules: &[Input], steps: &[Step], exclusive: bool) -> Vec<Action> {
-    let mut actions: Vec<Action> = steps
-        .iter()
-        .filter(|step| step.echo)
-        .map(|step| Action::Echo {
-            ifindex: rules[step.rule as usize].target,
-            rule: SHARED,
-        })
-        .collect();
+/// Actions on frames with the mark of an echo.
+fn marked(mut actions: Vec<Action>, exclusive: bool) -> Vec<Action> {
     if !actions.is_empty() {
         actions.insert(0, Action::Tag);
         if !exclusive {
@@ -52,6 +37,23 @@ fn echoes(rules: &[Input], steps: &[Step], exclusive: bool) -> Vec<Action> {
         }
     }
     actions
+}
+
+/// The echoes of a list alone, for frames that the program sends itself: their copies cannot be echoed where they leave,
+/// because the kernel would cut the place of the prefix from them (`tcf_mirred_to_dev`).
+pub(super) fn echoes_of_list(rules: &[Input], steps: &[Step], exclusive: bool) -> Plan {
+    let actions = steps
+        .iter()
+        .filter(|step| step.echo)
+        .map(|step| Action::Echo {
+            ifindex: rules[step.rule as usize].target,
+            rule: SHARED,
+        })
+        .collect();
+    Plan {
+        actions: marked(actions, exclusive),
+        exclusive,
+    }
 }
 
 /// Why XDP cannot serve an interface; `None` when it can.

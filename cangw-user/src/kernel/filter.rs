@@ -1,4 +1,4 @@
-//! tc at an interface's ingress: the clsact qdisc, the program's filter, and the fw filters that carry out lists.
+//! tc at an interface: the clsact qdisc, the program's filter, the fw filters that carry out lists, and the one that echoes.
 //!
 //! A list is a sequence of actions under one handle. An fw filter holds at most 32 actions, so that a longer
 //! list goes on under the same handle at the next priority.
@@ -19,6 +19,8 @@ const PRIORITY: u16 = 0xCA00;
 const MAX_ACTIONS: usize = 32;
 /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`
 const INGRESS: u32 = 0xFFFF_FFF2;
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)`
+const EGRESS: u32 = 0xFFFF_FFF3;
 /// `TC_H_CLSACT`
 const CLSACT: u32 = 0xFFFF_FFF1;
 /// `ETH_P_ALL` in network order.
@@ -347,6 +349,44 @@ pub fn add_list(netlink: &Netlink, ifindex: u32, handle: u32, plan: &Plan) -> Re
             .map_err(|e| explain(e, "cls_fw, act_mirred or act_skbedit"))?;
     }
     Ok(())
+}
+
+/// Makes an interface echo the frames that are marked for it: a copy goes through the backlog to its own ingress, where can-gw
+/// puts it, and the frame leaves without its mark.
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn add_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let echo = Action::Echo {
+        ifindex,
+        rule: SHARED,
+    };
+    let untag = Raw {
+        control: Control::Deliver as i32,
+        ..Action::Untag.raw()
+    };
+    let actions = Attributes::default()
+        .with_nested(1, echo.raw().attributes())
+        .with_nested(2, untag.attributes());
+    let options = Attributes::default()
+        .with_u32(TCA_FW_MASK, mark::ECHO)
+        .with_nested(TCA_FW_ACT, actions);
+    let header = header(ifindex, EGRESS, mark::ECHO, PRIORITY);
+    let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "fw", Some(options)));
+    match netlink.change("install the echo", request, NLM_F_CREATE | NLM_F_EXCL) {
+        Err(Error::Netlink { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        other => other.map_err(|e| explain(e, "cls_fw, act_mirred or act_skbedit")),
+    }
+}
+
+/// Undoes [`add_echo`].
+///
+/// # Errors
+/// When the kernel cannot, except that it is gone.
+pub fn delete_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let header = header(ifindex, EGRESS, mark::ECHO, PRIORITY);
+    let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "fw", None));
+    gone_is_fine(netlink.change("remove the echo", request, 0))
 }
 
 /// Removes a filter of a list.
