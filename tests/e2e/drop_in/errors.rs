@@ -14,7 +14,6 @@ fn refused_rules_have_the_same_status_and_output() {
         cangw -D -s nosuch -d x1
         cangw -A -s lo -d x1
         cangw -A -s x0 -d lo
-        cangw -A -s x0 -d x0
         cangw -A -s x0 -d x1 -l 2
         cangw -A -s x0 -d x1 -l 0
         cangw -A -s x0 -d x1 -l 7
@@ -30,6 +29,15 @@ fn refused_rules_have_the_same_status_and_output() {
         total 0 0 0",
         &VIRTUAL,
     );
+}
+
+/// can-gw of Linux 6.1 takes such a rule, which can never forward anything.
+#[test]
+fn a_rule_back_to_its_source_needs_i() {
+    let lab = Lab::new("dropin", &VIRTUAL);
+    let refused = Cangw::Ours.run(&lab.namespace, "-A -s x0 -d x0");
+    assert_eq!(refused.code, 234, "{refused:?}");
+    assert_eq!(Cangw::Ours.list(&lab.namespace), []);
 }
 
 #[test]
