@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -53,6 +54,8 @@ impl Namespace {
         let mut command = Command::new(program);
         let file = self.file.try_clone().expect("a descriptor can be copied");
         sys::run_in_namespace(&mut command, file);
+        // Ctrl-C is for this process, which then cleans up.
+        command.process_group(0);
         command
     }
 

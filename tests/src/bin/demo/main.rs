@@ -64,6 +64,7 @@ Each ECU is a network namespace, each ===== a pair of virtual CAN interfaces (vx
     );
     let mut network = Network::new();
     for rule in RULES {
+        stop_if_interrupted()?;
         println!("$ cangw -A {rule}");
         Cangw::Ours.must(&network.gateway, &format!("-A {rule}"));
     }
@@ -94,6 +95,14 @@ Each ECU is a network namespace, each ===== a pair of virtual CAN interfaces (vx
     Ok(())
 }
 
+/// An error after Ctrl-C, on whose way out everything is removed.
+fn stop_if_interrupted() -> Result<()> {
+    if sys::interrupted() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
 /// Sends all frames at their times, and shows some that arrive and, once a second, the counters.
 fn replay(network: &mut Network, traffic: &Traffic) -> Result<()> {
     let start = Instant::now();
@@ -101,9 +110,7 @@ fn replay(network: &mut Network, traffic: &Traffic) -> Result<()> {
     let mut second = 1;
     for (time, ecu, frame) in &traffic.frames {
         loop {
-            if sys::interrupted() {
-                bail!("interrupted");
-            }
+            stop_if_interrupted()?;
             for frame in network.receive() {
                 // The first few, and not all at the same moment.
                 if shown < SHOWN && start.elapsed() > Duration::from_millis(100 * shown as u64) {
