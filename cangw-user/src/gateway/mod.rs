@@ -99,17 +99,23 @@ impl Gateway {
     /// Deletes the newest rule that is like `rule`, as can-gw does.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none; also when it names an interface that does not exist.
     pub fn delete(&mut self, rule: &Rule) -> Result<()> {
         let links = link::list(&self.netlink)?;
         let mut state = self.state.clone();
-        let at = state
-            .rules
-            .iter()
-            .position(|entry| same_rule(&entry.rule, rule))
-            .ok_or_else(|| Error::NoRule {
-                rule: rule.to_string(),
-            })?;
+        let found = state.rules.iter().position(|e| same_rule(&e.rule, rule));
+        let Some(at) = found else {
+            // A rule can outlive its interfaces, so their names are looked at only now.
+            let missing = [&rule.source, &rule.target]
+                .into_iter()
+                .find(|name| !links.iter().any(|l| l.name == **name));
+            return Err(match missing {
+                Some(name) => Error::NoInterface { name: name.clone() },
+                None => Error::NoRule {
+                    rule: rule.to_string(),
+                },
+            });
+        };
         state.rules.remove(at);
         self.commit(state, &links, &[])
     }
