@@ -8,6 +8,7 @@ use std::time::Duration;
 use cangw_tests::frame::Frame;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
+use cangw_tests::sys;
 use cangw_tests::tool::Cangw;
 
 const ID: u32 = 0x123;
@@ -43,6 +44,18 @@ fn gateway() -> Namespace {
     namespace
 }
 
+/// All counters on the way, to tell which part lost a frame.
+fn where_frames_went(namespace: &Namespace, receiver: &CanSocket) -> String {
+    let _ = receiver.drain();
+    let queues = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    format!(
+        "\nlost by the receiving socket: {}\n{}\n{}\nqueues of received frames (second column: lost)\n{queues}",
+        receiver.lost(),
+        Cangw::Ours.run(namespace, "stats").stdout,
+        namespace.output("ip", &["-s", "link", "show", "type", "vxcan"]),
+    )
+}
+
 /// Sends numbered frames into `x0p` until there are [`FRAMES`] and `enough` says so; each must come out of `x1p`
 /// exactly once and in order. Returns how many were sent.
 fn flood(namespace: &Namespace, enough: &AtomicBool) -> u64 {
@@ -54,6 +67,8 @@ fn flood(namespace: &Namespace, enough: &AtomicBool) -> u64 {
     let finished = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
+            // Each processor has its own queue of received frames: a sender that moves to another one overtakes itself.
+            sys::pin_to_cpu(0).expect("a thread may choose its processor");
             for number in 0u64.. {
                 if number >= FRAMES && enough.load(Ordering::Relaxed) {
                     break;
@@ -79,10 +94,10 @@ fn flood(namespace: &Namespace, enough: &AtomicBool) -> u64 {
                     }
                     continue;
                 };
-                assert_eq!(
-                    frame,
-                    Frame::classic(ID, &next.to_le_bytes()),
-                    "frame {next}"
+                assert!(
+                    frame == Frame::classic(ID, &next.to_le_bytes()),
+                    "{frame} came instead of number {next} ({next:X}, bytes swapped){}",
+                    where_frames_went(namespace, &receiver)
                 );
                 next += 1;
                 received.store(next, Ordering::Relaxed);
@@ -92,7 +107,12 @@ fn flood(namespace: &Namespace, enough: &AtomicBool) -> u64 {
         let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
         finished.store(true, Ordering::Relaxed);
         match answer {
-            Ok(next) => assert_eq!(next, sent.load(Ordering::Relaxed), "arrived, of those sent"),
+            Ok(next) => assert_eq!(
+                next,
+                sent.load(Ordering::Relaxed),
+                "arrived, of those sent{}",
+                where_frames_went(namespace, &receiver)
+            ),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
