@@ -363,7 +363,7 @@ fn echo_targets(state: &State) -> BTreeSet<u32> {
 
 /// Finds the interfaces of all rules: by index, so that a rule follows its interface through a change of name; else by name, so that it
 /// finds an interface that was deleted and created again.
-fn resolve(state: &mut State, links: &[Link]) {
+pub(super) fn resolve(state: &mut State, links: &[Link]) {
     let mut renamed = Vec::new();
     let find = |index: u32, name: &str| {
         links

@@ -103,6 +103,8 @@ impl Gateway {
     pub fn delete(&mut self, rule: &Rule) -> Result<()> {
         let links = link::list(&self.netlink)?;
         let mut state = self.state.clone();
+        // Interfaces may have new names since.
+        apply::resolve(&mut state, &links);
         let found = state.rules.iter().position(|e| same_rule(&e.rule, rule));
         let Some(at) = found else {
             // A rule can outlive its interfaces, so their names are looked at only now.
