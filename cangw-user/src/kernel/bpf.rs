@@ -203,12 +203,6 @@ fn attach_redirect_err(pins: &Pins) -> Result<()> {
     Ok(())
 }
 
-/// Whether an interface has the XDP program.
-#[must_use]
-pub fn has_xdp(pins: &Pins, ifindex: u32) -> bool {
-    pins.path(&xdp_pin(ifindex)).exists()
-}
-
 /// Detaches the XDP program from an interface.
 ///
 /// # Errors
