@@ -1,6 +1,6 @@
 //! Compiling rules and looking frames up, on the host.
 
-use cangw::compile::{Input, Interface, compile};
+use cangw::compile::{Input, Interface, States, compile};
 use cangw::rule::parse_filter;
 use cangw_common::classify::classify;
 use cangw_common::frame::{EFF_FLAG, FrameType};
@@ -46,14 +46,14 @@ fn bench(c: &mut Criterion) {
     for count in [1, 100, 10_000] {
         let rules = rules(count);
         group.bench_with_input(BenchmarkId::from_parameter(count), &rules, |b, rules| {
-            b.iter(|| compile(INTERFACE, rules).map(|c| c.lists.len()));
+            b.iter(|| compile(INTERFACE, rules, &States::default()).map(|c| c.lists.len()));
         });
     }
     group.finish();
     let mut group = c.benchmark_group("classify");
     group.throughput(Throughput::Elements(1));
     for count in [1, 10_000] {
-        let Ok(tables) = compile(INTERFACE, &rules(count)) else {
+        let Ok(tables) = compile(INTERFACE, &rules(count), &States::default()) else {
             panic!("{count} rules do not compile");
         };
         for (name, id) in [("standard", 0x123), ("extended", EFF_FLAG | 0x18FE_F121)] {

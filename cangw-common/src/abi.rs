@@ -3,10 +3,11 @@
 //! All values are plain integers without padding; sizes are asserted below, because a
 //! program that is already loaded keeps reading what a newer userspace writes.
 
+use crate::edit::FrameBytes;
 use crate::frame::FrameType;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -99,8 +100,9 @@ pub struct Head {
     pub flags: u32,
     /// Slot of this generation in the maps of exact identifiers, halves and cross cells.
     pub aux: u32,
-    /// 0.
-    pub reserved: u32,
+    /// In how many states frames can come here as echoes that are still to meet the rules: each list is followed by
+    /// as many variants of itself.
+    pub states: u32,
     /// How extended identifiers and error classes are looked up, by [`SpaceIndex`].
     pub spaces: [Space; 4],
 }
@@ -113,27 +115,110 @@ pub const HOP_LIMIT: u16 = 2;
 pub const ORIGIN: u16 = 4;
 /// [`Cell::flags`]: not sent, the target's MTU is too small for this type of frame.
 pub const MISFIT: u16 = 8;
+/// [`Cell::flags`]: not sent, no frame has a length that fits after the rule's modifications.
+pub const TOO_LONG: u16 = 0x10;
 /// [`Cell::flags`]: why a cell's rule does not send.
-pub const UNSENT: u16 = HOP_LIMIT | ORIGIN | MISFIT;
+pub const UNSENT: u16 = HOP_LIMIT | ORIGIN | MISFIT | TOO_LONG;
+/// [`Cell::flags`]: the rule is counted when the frame is edited, because only then it is known whether it fits.
+pub const CHECKED: u16 = 0x20;
+/// [`Cell::flags`]: a run of copies of the same form begins here.
+pub const RUN: u16 = 0x40;
+/// [`Cell::flags`]: a run of echoes of the same form begins here, in the list of echoes alone.
+pub const ECHO_RUN: u16 = 0x80;
+/// [`Cell::flags`]: the copy keeps the receive time stamp (`-t`).
+pub const KEEP_STAMP: u16 = 0x100;
+/// [`Cell::flags`] of a list's first cell: its copies have different forms.
+pub const LIST_FORMS: u16 = 0x200;
+/// [`Cell::flags`] of a list's first cell, without [`LIST_FORMS`]: all copies lose the receive time stamp.
+pub const LIST_STAMP: u16 = 0x400;
 
 /// What one rule does with a frame. A list is its first cell (whose number is the list's) and `len` - 1 cells from `next` on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// Handle of the fw filter that carries out the list (first cell only).
+    /// Handle of the fw filters that carry out the list (first cell only).
     pub handle: u16,
-    /// Cells of the list (first cell only).
+    /// Cells of the list (first cell only); 0 when nothing is done.
     pub len: u16,
     /// Slot of the rule, the key of its counters.
     pub rule: u16,
-    /// How often it counts: more than 1 where several echoes of a frame meet the same end.
-    pub times: u16,
+    /// Of a rule that sends: its edit, from 1 in the interface's map of edits, or 0 for none. Of one that does not: how
+    /// often it counts, which is more than 1 where several echoes of a frame meet the same end.
+    pub extra: u16,
     /// Target interface.
     pub ifindex: u32,
-    /// [`LIST_ECHO`], and one of [`UNSENT`] if the rule does not send.
+    /// See the constants above.
     pub flags: u16,
     /// Second cell of the list (first cell only).
     pub next: u16,
+}
+
+impl Cell {
+    /// The [form](form) of the copy that a rule sends.
+    #[must_use]
+    #[inline(always)]
+    pub const fn form(&self) -> u16 {
+        self.extra
+            | if self.flags & KEEP_STAMP != 0 {
+                form::KEEP
+            } else {
+                0
+            }
+    }
+}
+
+/// What a copy of a frame looks like: the number of an edit, or 0, and [`form::KEEP`].
+pub mod form {
+    /// The copy keeps the receive time stamp.
+    pub const KEEP: u16 = 0x8000;
+    /// The number of the edit.
+    pub const EDIT: u16 = 0x7FFF;
+    /// The frame as it came, and no more copies.
+    pub const END: u16 = 0xFFFF;
+}
+
+/// Forms that a frame in flight can wait for: those of a list, and the end.
+pub const QUEUE: usize = 512;
+/// Frames that one CPU can have in flight between the program and the end of its list. They nest when an echo is
+/// delivered directly, and on PREEMPT_RT, where the softirq can be preempted.
+pub const FLIGHTS: u32 = 16;
+
+/// A frame between the program and the end of its list.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Flight {
+    /// The frame as it came.
+    pub original: FrameBytes,
+    /// The frame as it is edited.
+    pub work: FrameBytes,
+    /// The receive time stamp, in nanoseconds, 0 for none.
+    pub stamp: u64,
+    /// Whose flight this is; it goes with the frame in `skb->cb`.
+    pub ticket: u32,
+    /// Mark of its list.
+    pub mark: u32,
+    /// Slot of the interface, and of its counters.
+    pub slot: u32,
+    /// Slot of the edits' generation.
+    pub aux: u32,
+    /// Bytes before the frame.
+    pub prefix: u32,
+    /// [`FrameType`] as a number.
+    pub kind: u32,
+    /// Forms in the queue.
+    pub queued: u32,
+    /// Forms taken from it.
+    pub taken: u32,
+    /// The form that the frame has now.
+    pub form: u32,
+    /// 1 when edits count for their rules, 0 when that is done already.
+    pub counts: u32,
+    /// 1 when local sockets of the source are not to get the frame.
+    pub exclusive: u32,
+    /// Runs that were sent.
+    pub sent: u32,
+    /// The forms of the runs to come.
+    pub queue: [u16; QUEUE],
 }
 
 /// Everything the data path looks up for an interface, replaced as a whole.
@@ -180,6 +265,8 @@ pub struct RuleCounters {
     pub mtu: u64,
     /// Not forwarded, the frame came from the target (no `-i`). can-gw does not count these.
     pub origin: u64,
+    /// Not forwarded, the modified length does not fit the type of frame: part of can-gw's `deleted`.
+    pub too_long: u64,
 }
 
 /// Why a frame was not looked at by any rule, counted for each interface.
@@ -194,15 +281,18 @@ pub enum Reason {
     NoTables = 2,
     /// At XDP, a driver's private bytes stand before the frame and would leave with it (kernels before 7.x).
     Prefix = 3,
+    /// Memory or room for frames in flight was short; the frame went no further, not to local sockets either.
+    NoMemory = 4,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Unmatched,
         Self::Malformed,
         Self::NoTables,
         Self::Prefix,
+        Self::NoMemory,
     ];
 
     /// Stable name, for people and for programs.
@@ -213,6 +303,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::NoTables => "no_tables",
             Self::Prefix => "prefix",
+            Self::NoMemory => "no_memory",
         }
     }
 }
@@ -220,19 +311,29 @@ impl Reason {
 /// Counters of an interface, for one CPU, by [`Reason`], in frames.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InterfaceCounters(pub [u64; 4]);
+pub struct InterfaceCounters(pub [u64; 5]);
 
 /// Bits of `skb->mark` between the program and the tc filters behind it.
 pub mod mark {
-    /// Handle of the fw filter: the list that is carried out.
+    /// Handle of the fw filters: the list that is carried out.
     pub const HANDLE: u32 = 0x0000_FFFF;
     /// With the handle: only the echoes, because the program already sent the frames.
     pub const ECHO_ONLY: u32 = 0x0001_0000;
+    /// With the handle: the frame is changed back afterwards.
+    pub const RESTORE: u32 = 0x0002_0000;
     /// What the fw filters compare.
-    pub const FW_MASK: u32 = HANDLE | ECHO_ONLY;
-    /// The frame is an echo of ours: the rules that it meets have been carried out already.
+    pub const FW_MASK: u32 = HANDLE | ECHO_ONLY | RESTORE;
+    /// With [`ECHO`]: the state in which the frame arrives, a number of the interface on which it appears. 0 when the
+    /// rules that it meets there have been carried out already.
+    pub const STATE: u32 = 0x7FFC_0000;
+    /// Where [`STATE`] begins.
+    pub const STATE_SHIFT: u32 = 18;
+    /// The frame is an echo of ours.
     pub const ECHO: u32 = 0x8000_0000;
 }
+
+/// States that an interface can have.
+pub const MAX_STATES: u32 = mark::STATE >> mark::STATE_SHIFT;
 
 const _: () = {
     assert!(size_of::<Space>() == 12);
@@ -242,14 +343,18 @@ const _: () = {
     assert!(size_of::<Halves>() == 4 * HALF_KEYS);
     assert!(size_of::<CrossChunk>() == 64);
     assert!(MAX_RULES <= 1 << 16);
-    assert!(size_of::<RuleCounters>() == 40);
-    assert!(size_of::<InterfaceCounters>() == 32);
+    assert!(size_of::<RuleCounters>() == 48);
+    assert!(size_of::<InterfaceCounters>() == 40);
+    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 12 + 2 * QUEUE);
+    assert!(QUEUE > MAX_LIST as usize);
     // Lists are numbered with 16 bits.
     assert!(MAX_CELLS <= 1 << 16);
 };
 
 #[cfg(feature = "user")]
 mod pod {
+    use crate::edit::Edit;
+
     use super::{CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
@@ -257,6 +362,8 @@ mod pod {
     unsafe impl aya::Pod for Tables {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Halves {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Edit {}
     // SAFETY: as above.
     unsafe impl aya::Pod for CrossChunk {}
     // SAFETY: as above.

@@ -41,6 +41,12 @@ pub mod field {
     pub const ID: usize = 0;
     /// `len` of classic and FD frames, `flags` of XL frames.
     pub const LEN: usize = 4;
+    /// `flags` of FD frames (BRS, ESI).
+    pub const FLAGS: usize = 5;
+    /// `len8_dlc` of classic frames.
+    pub const LEN8_DLC: usize = 7;
+    /// The data of classic and FD frames.
+    pub const DATA: usize = 8;
     /// `len` of XL frames, 16 bits.
     pub const XL_LEN: usize = 6;
     /// Bytes that the classifier reads, in every type of frame.

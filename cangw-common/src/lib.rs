@@ -3,6 +3,7 @@
 //! - [`frame`]: a checked view of a CAN frame in a socket buffer,
 //! - [`rule`]: what a rule says, with can-gw's meaning of filters,
 //! - [`abi`]: the layout of map keys and values,
+//! - [`edit`]: modifications and checksums,
 //! - [`classify`]: from an identifier to the list of rules that match.
 //!
 //! Everything is `no_std`, allocates nothing, and runs unchanged in the kernel
@@ -12,6 +13,7 @@
 
 pub mod abi;
 pub mod classify;
+pub mod edit;
 pub mod frame;
 pub mod rule;
 

@@ -6,7 +6,8 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
     bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
-use cangw_common::frame::{Head, MAX_PREFIX, field};
+use cangw_common::edit::FrameBytes;
+use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Head, MAX_PREFIX, field};
 use cangw_common::opaque;
 
 /// Reads the head of a frame `offset` bytes into a packet.
@@ -35,6 +36,15 @@ unsafe fn fits(context: *mut c_void, ifindex: u32, len: u32) -> bool {
     let mut mtu = len;
     // SAFETY: the context is valid, says the caller, and `mtu` lives on the stack.
     unsafe { bpf_check_mtu(context, ifindex, &raw mut mtu, 0, 0) <= 0 }
+}
+
+/// Length of a frame that can be edited. Constants for the verifier, which has to know the range.
+#[inline(always)]
+const fn frame_len(kind: FrameType) -> u32 {
+    match kind {
+        FrameType::Classic => CLASSIC_LEN,
+        FrameType::Fd | FrameType::Xl => FD_LEN,
+    }
 }
 
 /// A socket buffer at tc ingress.
@@ -77,6 +87,34 @@ impl Skb {
         unsafe { (*self.0).mark = mark }
     }
 
+    /// The receive time stamp, in nanoseconds; 0 when nobody on this machine asked for time stamps.
+    #[inline(always)]
+    pub fn stamp(self) -> u64 {
+        // SAFETY: as in `protocol`.
+        unsafe { (*self.0).tstamp }
+    }
+
+    /// Sets the receive time stamp.
+    #[inline(always)]
+    pub fn set_stamp(self, stamp: u64) {
+        // SAFETY: as in `protocol`; the time stamp is writable at tc.
+        unsafe { (*self.0).tstamp = stamp }
+    }
+
+    /// A number that goes with the frame through the filters of this hook.
+    #[inline(always)]
+    pub fn note(self) -> u32 {
+        // SAFETY: as in `protocol`.
+        unsafe { (*self.0).cb[0] }
+    }
+
+    /// Sets the number.
+    #[inline(always)]
+    pub fn set_note(self, note: u32) {
+        // SAFETY: as in `protocol`; cb is writable at tc.
+        unsafe { (*self.0).cb[0] = note }
+    }
+
     /// Head of the frame behind `prefix` bytes.
     #[inline(always)]
     pub fn head(self, prefix: u32) -> Option<Head> {
@@ -104,6 +142,24 @@ impl Skb {
     pub fn store<const N: usize>(self, offset: u32, buf: &[u8; N]) -> bool {
         // SAFETY: the source has N bytes; the helper checks the destination.
         unsafe { bpf_skb_store_bytes(self.0.cast(), offset, buf.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    /// Copies a frame at `offset` out of the buffer; the rest of `to` stays as it is.
+    #[inline(always)]
+    pub fn load_frame(self, kind: FrameType, offset: u32, to: &mut FrameBytes) -> bool {
+        let to = to.0.as_mut_ptr().cast();
+        let len = frame_len(kind);
+        // SAFETY: `to` has room for the longest frame; the helper checks the source.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to, len) == 0 }
+    }
+
+    /// Copies a frame to `offset`.
+    #[inline(always)]
+    pub fn store_frame(self, kind: FrameType, offset: u32, frame: &FrameBytes) -> bool {
+        let frame = frame.0.as_ptr().cast();
+        let len = frame_len(kind);
+        // SAFETY: `frame` has the length of the longest frame; the helper checks the destination.
+        unsafe { bpf_skb_store_bytes(self.0.cast(), offset, frame, len, 0) == 0 }
     }
 
     /// Makes the buffer `len` bytes long.

@@ -3,17 +3,23 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
-use cangw_common::abi::{Cell, HOP_LIMIT, MAX_CELLS, ORIGIN, RuleCounters, Tables, UNSENT};
+use cangw_common::abi::{
+    CHECKED, Cell, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, RUN, RuleCounters,
+    Tables, UNSENT,
+};
 
 use crate::access::Skb;
+use crate::flight::{self, Shaped};
 use crate::maps;
 
 /// What to do with each rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
-    /// Count it; the filters behind the program send.
+    /// Count it; the filters behind the program send. Its form waits in the flight, if there is one.
     Count,
+    /// Let its form wait for the filters that echo.
+    QueueEcho,
     /// Count it as stopped by the target's MTU.
     CountMtu,
     /// See whether the target carries the frame.
@@ -27,6 +33,8 @@ pub enum Step {
 pub struct Walk<'a> {
     tables: &'a Tables,
     skb: Skb,
+    /// Null when all copies look like the frame.
+    flight: *mut Flight,
     step: Step,
     next: u32,
     len: u32,
@@ -43,10 +51,11 @@ pub fn cell(tables: &Tables, index: u32) -> &Cell {
 impl<'a> Walk<'a> {
     /// Prepares walks for a frame of `len` bytes.
     #[inline(always)]
-    pub fn new(tables: &'a Tables, skb: Skb, len: u32) -> Self {
+    pub fn new(tables: &'a Tables, skb: Skb, flight: *mut Flight, len: u32) -> Self {
         Self {
             tables,
             skb,
+            flight,
             step: Step::Count,
             next: 0,
             len,
@@ -63,9 +72,12 @@ impl<'a> Walk<'a> {
     /// Does `step` for every rule of the list that begins with `first`.
     #[inline(always)]
     pub fn each(&mut self, first: &Cell, step: Step) {
+        let len = u32::from(first.len);
+        if len == 0 {
+            return;
+        }
         self.step = step;
         self.visit(first);
-        let len = u32::from(first.len);
         if len > 1 {
             self.next = u32::from(first.next);
             // A helper instead of a loop: the verifier looks at its body once, however long the list.
@@ -83,17 +95,38 @@ impl<'a> Walk<'a> {
 
     #[inline(always)]
     fn visit(&mut self, cell: &Cell) {
-        let sends = cell.flags & UNSENT == 0;
+        if cell.flags & UNSENT != 0 {
+            if matches!(self.step, Step::Count | Step::CountMtu | Step::Send) {
+                count_unsent(cell);
+            }
+            return;
+        }
         match self.step {
-            Step::Count if sends => with_rule(cell, |r| &raw mut r.sent),
-            Step::CountMtu if sends => with_rule(cell, |r| &raw mut r.mtu),
-            Step::Send if sends => self.send(cell),
+            Step::Count => {
+                if cell.flags & CHECKED == 0 {
+                    with_rule(cell, |r| &raw mut r.sent);
+                }
+                self.queue(cell, RUN);
+            }
+            Step::QueueEcho => self.queue(cell, ECHO_RUN),
+            Step::CountMtu => with_rule(cell, |r| &raw mut r.mtu),
+            Step::Send => self.send(cell),
             Step::CheckMtu => {
-                if sends && !self.skb.fits(cell.ifindex, self.len) {
+                if !self.skb.fits(cell.ifindex, self.len) {
                     self.misfit = 1;
                 }
             }
-            Step::Count | Step::CountMtu | Step::Send => count_unsent(cell),
+        }
+    }
+
+    /// Lets the form of a copy wait, if a run begins with it.
+    #[inline(always)]
+    fn queue(&self, cell: &Cell, begins: u16) {
+        if cell.flags & begins != 0
+            // SAFETY: a value of a per-CPU map, valid until the program ends; nothing else refers to it during the walk.
+            && let Some(flight) = unsafe { self.flight.as_mut() }
+        {
+            flight::queue(flight, cell.form());
         }
     }
 
@@ -102,6 +135,21 @@ impl<'a> Walk<'a> {
         if !self.skb.fits(cell.ifindex, self.len) {
             with_rule(cell, |r| &raw mut r.mtu);
             return;
+        }
+        // SAFETY: as in `queue`.
+        if let Some(flight) = unsafe { self.flight.as_mut() } {
+            match flight::shape(self.skb, flight, 0, u32::from(cell.form())) {
+                Shaped::Ready => {}
+                Shaped::TooLong => {
+                    with_rule(cell, |r| &raw mut r.too_long);
+                    return;
+                }
+                Shaped::NoMemory => {
+                    with_rule(cell, |r| &raw mut r.sent);
+                    with_rule(cell, |r| &raw mut r.refused);
+                    return;
+                }
+            }
         }
         with_rule(cell, |r| &raw mut r.sent);
         if !self.skb.send_copy(cell.ifindex) {
@@ -122,21 +170,30 @@ extern "C" fn visit_next(index: u32, walk: *mut c_void) -> i64 {
 /// Counts why a rule does not send.
 #[inline(always)]
 fn count_unsent(cell: &Cell) {
+    let times = u64::from(cell.extra);
     if cell.flags & HOP_LIMIT != 0 {
-        with_rule(cell, |r| &raw mut r.hop_limit);
+        add(cell.rule, times, |r| &raw mut r.hop_limit);
     } else if cell.flags & ORIGIN != 0 {
-        with_rule(cell, |r| &raw mut r.origin);
+        add(cell.rule, times, |r| &raw mut r.origin);
+    } else if cell.flags & MISFIT != 0 {
+        add(cell.rule, times, |r| &raw mut r.mtu);
     } else {
-        with_rule(cell, |r| &raw mut r.mtu);
+        add(cell.rule, times, |r| &raw mut r.too_long);
     }
 }
 
-/// Counts for a rule.
+/// Counts once for a rule.
 #[inline(always)]
 fn with_rule(cell: &Cell, counter: impl Fn(&mut RuleCounters) -> *mut u64) {
-    if let Some(rule) = maps::rule(cell.rule) {
+    add(cell.rule, 1, counter);
+}
+
+/// Adds to a counter of a rule.
+#[inline(always)]
+pub fn add(slot: u16, times: u64, counter: impl Fn(&mut RuleCounters) -> *mut u64) {
+    if let Some(rule) = maps::rule(slot) {
         // SAFETY: the pointer is to this CPU's value of the map, valid until the program ends; no other reference exists here.
         let counter = counter(unsafe { &mut *rule });
-        maps::count(counter, u64::from(cell.times));
+        maps::count(counter, times);
     }
 }

@@ -1,6 +1,7 @@
 //! The eBPF programs of the CAN gateway.
 //!
 //! - `cangw_tc` classifies at tc ingress and hands the frame to the fw filter that carries out its list,
+//! - `cangw_step` gives a frame another form between two filters of its list,
 //! - `cangw_xdp` forwards at generic XDP, for exclusive interfaces,
 //! - `cangw_redirect_err` counts what generic XDP could not deliver.
 //!
@@ -9,6 +10,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod access;
+mod flight;
 mod list;
 mod maps;
 mod tc;
@@ -21,6 +23,12 @@ use aya_ebpf::programs::{TcContext, TracePointContext, XdpContext};
 #[classifier]
 pub fn cangw_tc(ctx: TcContext) -> i32 {
     tc::receive(ctx)
+}
+
+/// tc ingress, between the filters: prepare the next copies.
+#[classifier]
+pub fn cangw_step(ctx: TcContext) -> i32 {
+    flight::step(access::Skb(ctx.skb.skb))
 }
 
 /// Generic XDP: classify a frame and redirect it.

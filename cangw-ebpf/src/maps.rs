@@ -4,9 +4,11 @@ use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use cangw_common::abi::{
-    self, CrossChunk, Halves, InterfaceCounters, Reason, RuleCounters, Tables,
+    self, CrossChunk, FLIGHTS as FLIGHT_COUNT, Flight, Halves, InterfaceCounters, Reason,
+    RuleCounters, Tables,
 };
 use cangw_common::classify::{ListId, Lookup};
+use cangw_common::edit::Edit;
 use cangw_common::opaque;
 
 /// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
@@ -25,6 +27,12 @@ static EXACT: ArrayOfMaps<HashMap<u32, u32, 1, NO_PREALLOC>, AUX> = ArrayOfMaps:
 static HALVES: ArrayOfMaps<Array<Halves, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
 #[btf_map]
 static CROSS: ArrayOfMaps<Array<CrossChunk, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static EDITS: ArrayOfMaps<Array<Edit, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static FLIGHTS: PerCpuArray<Flight, { FLIGHT_COUNT as usize }> = PerCpuArray::new();
+#[btf_map]
+static TICKETS: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -112,6 +120,54 @@ pub fn count(counter: *mut u64, times: u64) {
     unsafe {
         *counter += times;
     }
+}
+
+/// Room for a frame in flight, with a ticket by which [`flight`] finds it again.
+#[inline(always)]
+pub fn board() -> Option<(u32, &'static mut Flight)> {
+    // One bit less, so that `Skb::note` can tell a ticket from none.
+    let ticket = take_ticket(TICKETS.get_ptr_mut(0)?) as u32 & 0x7FFF_FFFF;
+    let flight = FLIGHTS.get_ptr_mut(ticket % FLIGHT_COUNT)?;
+    // SAFETY: a value of a per-CPU map, valid until the program ends. Another frame on this CPU takes another ticket; the one that
+    // takes the same room, 16 tickets later, shows in `Flight::ticket`.
+    let flight = unsafe { &mut *flight };
+    flight.ticket = ticket;
+    Some((ticket, flight))
+}
+
+/// The flight with this ticket, if its room was not taken by another meanwhile.
+#[inline(always)]
+pub fn flight(ticket: u32) -> Option<&'static mut Flight> {
+    let flight = FLIGHTS.get_ptr_mut(ticket % FLIGHT_COUNT)?;
+    // SAFETY: as in `board`.
+    let flight = unsafe { &mut *flight };
+    (flight.ticket == ticket).then_some(flight)
+}
+
+/// Adds one, atomically for the reason given at [`count`]; the value before.
+#[inline(always)]
+fn take_ticket(next: *mut u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut ticket = 1u64;
+        // SAFETY: the caller passes a pointer to a map's value, 8-byte aligned. The instruction is BPF_ATOMIC | BPF_ADD | BPF_FETCH.
+        unsafe {
+            core::arch::asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) ticket, in(reg) next);
+        }
+        ticket
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above.
+    unsafe {
+        *next += 1;
+        *next - 1
+    }
+}
+
+/// An edit of an interface, by its number from 1.
+#[inline(always)]
+pub fn edit(aux: u32, number: u32) -> Option<&'static Edit> {
+    EDITS.get_value(aux, &number.wrapping_sub(1))
 }
 
 /// Counts of a rule; `None` never happens for rules that userspace wrote.

@@ -3,11 +3,12 @@
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use cangw_common::abi::{self, EXCLUSIVE, LIST_ECHO, Reason, Tables, mark};
-use cangw_common::classify::{ListId, NO_RULE, classify};
+use cangw_common::abi::{self, EXCLUSIVE, LIST_ECHO, LIST_FORMS, LIST_STAMP, Reason, Tables, mark};
+use cangw_common::classify::{NO_RULE, classify};
 use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Layout, layout};
 
 use crate::access::Skb;
+use crate::flight::{advance, out_of_memory};
 use crate::list::{Step, Walk, cell};
 use crate::maps::{self, Aux};
 
@@ -18,9 +19,15 @@ const MAX_TRIM: u32 = 16;
 #[inline(always)]
 pub fn receive(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    if skb.mark() & mark::ECHO != 0 {
-        return TC_ACT_OK;
-    }
+    let state = if skb.mark() & mark::ECHO == 0 {
+        0
+    } else {
+        let state = (skb.mark() & mark::STATE) >> mark::STATE_SHIFT;
+        if state == 0 {
+            return TC_ACT_OK;
+        }
+        state
+    };
     let Some(kind) = FrameType::from_protocol(skb.protocol()) else {
         return TC_ACT_OK;
     };
@@ -29,6 +36,11 @@ pub fn receive(ctx: TcContext) -> i32 {
         maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
         return TC_ACT_OK;
     };
+    if state > tables.head.states {
+        // The rules changed while the echo was on its way.
+        maps::count_reason(slot, Reason::NoTables);
+        return TC_ACT_OK;
+    }
     let Some((layout, id)) = frame(skb, kind) else {
         maps::count_reason(slot, Reason::Malformed);
         return TC_ACT_OK;
@@ -42,7 +54,7 @@ pub fn receive(ctx: TcContext) -> i32 {
             if maps::debug() {
                 debug!(&ctx, "if {} id {:x} list {}", ifindex, id, list);
             }
-            forward(skb, slot, tables, layout, list)
+            forward(skb, slot, tables, layout, u32::from(list) + state)
         }
         Err(_) => {
             maps::count_reason(slot, Reason::Malformed);
@@ -61,21 +73,63 @@ fn frame(skb: Skb, kind: FrameType) -> Option<(Layout, u32)> {
 
 /// Carries out a list of rules.
 #[inline(always)]
-fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: ListId) -> i32 {
-    let first = cell(tables, u32::from(list));
-    let mut walk = Walk::new(tables, skb, layout.len);
+fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: u32) -> i32 {
+    let first = cell(tables, list);
     let handle = u32::from(first.handle);
+    let exclusive = tables.head.flags & EXCLUSIVE != 0;
+    let stamp = skb.stamp();
+    let loses_stamp = stamp != 0 && first.flags & LIST_STAMP != 0;
+    let forms = first.flags & LIST_FORMS != 0;
+    let restores = loses_stamp && !exclusive && layout.prefix == 0;
+    skb.set_note(0);
+    let mut flight = core::ptr::null_mut();
+    if forms || restores {
+        let Some((ticket, room)) = maps::board() else {
+            return out_of_memory(slot);
+        };
+        skb.set_note(ticket + 1);
+        room.stamp = stamp;
+        room.mark = handle;
+        room.slot = slot;
+        room.aux = tables.head.aux;
+        room.prefix = layout.prefix;
+        room.kind = layout.kind as u32;
+        room.queued = 0;
+        room.taken = 0;
+        room.form = 0;
+        room.counts = u32::from(layout.prefix == 0);
+        room.exclusive = u32::from(exclusive);
+        room.sent = 0;
+        if forms && !skb.load_frame(layout.kind, layout.prefix, &mut room.original) {
+            maps::count_reason(slot, Reason::Malformed);
+            return TC_ACT_OK;
+        }
+        flight = core::ptr::from_mut(room);
+    }
+    if loses_stamp {
+        skb.set_stamp(0);
+    }
+    let mut walk = Walk::new(tables, skb, flight, layout.len);
     if layout.prefix != 0 {
         if send_copies(&mut walk, layout, first).is_none() {
             maps::count_reason(slot, Reason::Malformed);
             return TC_ACT_OK;
         }
+        skb.set_stamp(stamp);
         if first.flags & LIST_ECHO == 0 {
-            return if handle != 0 && tables.head.flags & EXCLUSIVE != 0 {
+            return if handle != 0 && exclusive {
                 TC_ACT_SHOT
             } else {
                 TC_ACT_OK
             };
+        }
+        // SAFETY: a value of a per-CPU map, valid until the program ends; `walk` refers to it only while it walks.
+        if forms && let Some(flight) = unsafe { flight.as_mut() } {
+            walk.each(first, Step::QueueEcho);
+            flight.mark = handle | mark::ECHO_ONLY;
+            flight.form = 0;
+            flight.sent = 1;
+            return advance(skb, flight);
         }
         skb.set_mark(handle | mark::ECHO_ONLY);
         return TC_ACT_UNSPEC;
@@ -86,6 +140,7 @@ fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: ListId) -
         walk.each(first, Step::CheckMtu);
         if walk.misfit != 0 {
             walk.each(first, Step::CountMtu);
+            skb.set_stamp(stamp);
             return TC_ACT_OK;
         }
     }
@@ -93,7 +148,15 @@ fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: ListId) -
     if handle == 0 {
         return TC_ACT_OK;
     }
-    skb.set_mark(handle);
+    // SAFETY: as above.
+    if forms && let Some(flight) = unsafe { flight.as_mut() } {
+        return advance(skb, flight);
+    }
+    skb.set_mark(if restores {
+        handle | mark::RESTORE
+    } else {
+        handle
+    });
     TC_ACT_UNSPEC
 }
 

@@ -60,6 +60,16 @@ pub enum Error {
         /// The rule as options.
         rule: String,
     },
+    /// `-u` names a rule that is for other frames.
+    #[error(
+        "uid {uid:X} belongs to the rule {rule}; its modifications can be replaced by a rule with the same interfaces, filter and type of frames only"
+    )]
+    Uid {
+        /// The uid.
+        uid: u32,
+        /// The rule that has it, as options.
+        rule: String,
+    },
     /// The number of rules is limited.
     #[error("there are {max} rules in this network namespace already; no more can be counted")]
     TooManyRules {
@@ -166,9 +176,11 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::NotCan { .. } => Some(libc::ENODEV),
-            Self::SameInterface { .. } | Self::HopLimit { .. } | Self::NoRule { .. } => {
-                Some(libc::EINVAL)
-            }
+            Self::SameInterface { .. }
+            | Self::HopLimit { .. }
+            | Self::NoRule { .. }
+            | Self::Uid { .. }
+            | Self::Parse(crate::rule::ParseError::Index { .. }) => Some(libc::EINVAL),
             Self::Privilege { .. } => Some(libc::EPERM),
             Self::Unsupported { .. } => Some(libc::EOPNOTSUPP),
             _ => None,

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod error;
 pub mod gateway;
 pub mod kernel;
+pub mod modify;
 pub mod rule;
 pub mod state;
 

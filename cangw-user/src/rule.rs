@@ -7,6 +7,8 @@ use cangw_common::frame::FrameType;
 use cangw_common::rule::{Filter, INV_FILTER, Match, Predicate};
 use serde::{Deserialize, Serialize};
 
+use crate::modify::Changes;
+
 /// A rule, checked in itself, but not yet against the interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
@@ -28,6 +30,9 @@ pub struct Rule {
     /// Filter (`-f`).
     #[serde(with = "filter_text")]
     pub filter: Option<Filter>,
+    /// What it changes in the frames (`-m`, `-M`, `-u`, `-c`, `-p`, `-x`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
 }
 
 /// How an interface's frames are handled.
@@ -81,6 +86,60 @@ pub enum ParseError {
     /// `-l`
     #[error("Bad hop limit definition '{0}': expected a number from 1 to 6")]
     Limit(String),
+    /// `-m`, `-M`
+    #[error(
+        "Problem {problem} with modification definition '{text}': expected <AND|OR|XOR|SET>:<{}>:<can_id>.{}, in hexadecimal",
+        if *fd { "any of IFLD" } else { "any of ILD" },
+        if *fd { "<flags>.<len>.<64 data bytes>" } else { "<dlc>.<8 data bytes>" }
+    )]
+    Modification {
+        /// can-utils' number for the part that is wrong.
+        problem: u8,
+        /// The text.
+        text: String,
+        /// Whether it was for FD frames.
+        fd: bool,
+    },
+    /// `-x`
+    #[error(
+        "Bad XOR checksum definition '{0}': expected <from>:<to>:<result>:<init>, indices in decimal and the initial value in hexadecimal"
+    )]
+    Xor(String),
+    /// `-c`
+    #[error(
+        "Bad CRC8 checksum definition '{0}': expected <from>:<to>:<result>:<init>:<xor>:<table>, indices in decimal, values and the 256 bytes of the table in hexadecimal"
+    )]
+    Crc8(String),
+    /// `-p`
+    #[error(
+        "Bad CRC8 profile definition '{0}': expected 1:<byte>, 2:<16 bytes> or 3:, bytes in hexadecimal"
+    )]
+    Profile(String),
+    /// `-u`
+    #[error("Bad uid '{0}': expected at most 8 hexadecimal digits")]
+    Uid(String),
+    /// `-c` or `-x` without `-m` or `-M`
+    #[error("-c or -x can only be used in conjunction with -m/-M")]
+    ChecksumAlone,
+    /// `-m` on an FD rule
+    #[error("No -m modifications allowed in CAN FD mode! Use -M.")]
+    ClassicOnFd,
+    /// `-M` on a classic rule
+    #[error("No -M modifications allowed in Classic CAN mode! Use -m, or -X for an FD rule.")]
+    FdOnClassic,
+    /// Modifications on a CAN XL rule
+    #[error("CAN XL frames cannot be modified")]
+    XlModification,
+    /// An index of a checksum
+    #[error(
+        "checksum index {index} is outside the data: expected 0 to {}, or -{len} to -1 from the end", len - 1
+    )]
+    Index {
+        /// The index.
+        index: i8,
+        /// Bytes of data that a frame has at most.
+        len: i8,
+    },
 }
 
 impl ParseError {
@@ -92,11 +151,22 @@ impl ParseError {
                 format!("Bad filter definition '{text}'.")
             }
             Self::Limit(text) => format!("Bad hop limit definition '{text}'."),
+            Self::Modification { problem, text, .. } => {
+                format!("Problem {problem} with modification definition '{text}'.")
+            }
+            Self::Xor(text) => format!("Bad XOR checksum definition '{text}'."),
+            Self::Crc8(text) => format!("Bad CRC8 checksum definition '{text}'."),
+            Self::Profile(text) => format!("Bad CRC8 profile definition '{text}'."),
+            Self::ClassicOnFd => "No -m modifications allowed in CAN FD mode!".into(),
+            Self::FdOnClassic => "No -M modifications allowed in Classic CAN mode!".into(),
+            Self::ChecksumAlone => self.to_string(),
+            Self::Uid(_) | Self::XlModification | Self::Index { .. } => String::new(),
         }
     }
 }
 
-fn hex(text: &str) -> Option<u32> {
+/// Reads up to 8 hexadecimal digits, with or without `0x`.
+pub(crate) fn hex(text: &str) -> Option<u32> {
     let digits = text
         .strip_prefix("0x")
         .or_else(|| text.strip_prefix("0X"))
@@ -196,6 +266,10 @@ impl fmt::Display for Rule {
         }
         if self.limit != 0 {
             write!(f, " -l {}", self.limit)?;
+        }
+        if let Some(changes) = &self.changes {
+            // Each of its options ends with a space.
+            write!(f, " {}", changes.to_string().trim_end())?;
         }
         if let Some(filter) = self.filter {
             write!(f, " -f {}", filter_text(filter))?;
@@ -301,6 +375,7 @@ mod tests {
                 id: 0x123,
                 mask: 0x7FF,
             }),
+            changes: None,
         };
         assert_eq!(rule.check(), Ok(()));
         assert_eq!(rule.to_string(), "-s a -d b --xl -e -i -l 2 -f 123:7FF");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::programs::{TestRun as _, TestRunOptions};
-use cangw::compile::{Compiled, Input, Interface, compile};
+use cangw::compile::{Compiled, Input, Interface, States, compile};
 use cangw::kernel::bpf;
 use cangw::kernel::maps::Maps;
 use cangw::kernel::pins::Pins;
@@ -106,7 +106,7 @@ impl Loaded {
             max_hops: 1,
             flags: VIRTUAL,
         };
-        let compiled = compile(interface, rules).expect("few rules fit");
+        let compiled = compile(interface, rules, &States::default()).expect("few rules fit");
         self.maps
             .switch(abi::slot(LOOPBACK, 0), &compiled)
             .expect("the tables can be written");

@@ -41,29 +41,6 @@ pub struct Classic {
     pub list: bool,
     #[command(flatten)]
     pub rule: RuleArgs,
-    /// Modify the frame (not in this version)
-    #[arg(short = 'm', value_name = "MOD", action = ArgAction::Append)]
-    pub modify: Vec<String>,
-    /// Modify the CAN FD frame (not in this version)
-    #[arg(short = 'M', value_name = "MOD", action = ArgAction::Append)]
-    pub modify_fd: Vec<String>,
-    /// XOR checksum (not in this version)
-    #[arg(
-        short = 'x',
-        value_name = "FROM:TO:RESULT:INIT",
-        allow_hyphen_values = true
-    )]
-    pub xor: Option<String>,
-    /// CRC8 checksum (not in this version)
-    #[arg(
-        short = 'c',
-        value_name = "FROM:TO:RESULT:INIT:XOR:TABLE",
-        allow_hyphen_values = true
-    )]
-    pub crc8: Option<String>,
-    /// CRC8 profile (not in this version)
-    #[arg(short = 'p', value_name = "PROFILE:[DATA]")]
-    pub profile: Option<String>,
     /// Show the usage
     #[arg(short = '?')]
     pub usage: bool,
@@ -93,7 +70,8 @@ pub struct RuleArgs {
     /// Allow a frame to go back to the interface that it came from
     #[arg(short = 'i')]
     pub iif_tx_ok: bool,
-    /// User defined identifier of modifications; without effect on a rule that modifies nothing
+    /// User defined identifier of modifications; adding a rule with one that exists replaces that rule's modifications.
+    /// Without effect on a rule that modifies nothing
     #[arg(short = 'u', value_name = "UID")]
     pub uid: Option<String>,
     /// Hop limit: how often a frame that this rule forwards first may be forwarded in all
@@ -102,6 +80,31 @@ pub struct RuleArgs {
     /// Filter: ID:MASK takes frames with received id & MASK == ID & MASK, ID~MASK all others
     #[arg(short = 'f', value_name = "ID:MASK", allow_hyphen_values = true)]
     pub filter: Option<String>,
+    /// Modify classic frames: AND, OR, XOR or SET, on the Identifier, the Length (raw DLC), the Data, as in
+    /// SET:IL:333.4.1122334455667788. Up to four, done in this order
+    #[arg(short = 'm', value_name = "OP:ILD:ID.DLC.DATA", action = ArgAction::Append)]
+    pub modify: Vec<String>,
+    /// Modify CAN FD frames, also their Flags: as -m, with 64 data bytes
+    #[arg(short = 'M', value_name = "OP:IFLD:ID.FLAGS.LEN.DATA", action = ArgAction::Append)]
+    pub modify_fd: Vec<String>,
+    /// XOR checksum over data bytes FROM to TO, written to RESULT; negative indices count from the end of the data
+    #[arg(
+        short = 'x',
+        value_name = "FROM:TO:RESULT:INIT",
+        allow_hyphen_values = true
+    )]
+    pub xor: Option<String>,
+    /// CRC8 checksum, written before the XOR checksum; TABLE has 256 bytes
+    #[arg(
+        short = 'c',
+        value_name = "FROM:TO:RESULT:INIT:XOR:TABLE",
+        allow_hyphen_values = true
+    )]
+    pub crc8: Option<String>,
+    /// Extra step of the CRC8: 1:BYTE adds a byte, 2:TABLE one of 16 bytes by the low bits of data[1], 3: the low bytes of
+    /// the identifier
+    #[arg(short = 'p', value_name = "PROFILE:[DATA]")]
+    pub profile: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -6,8 +6,8 @@ use clap::{ArgMatches, CommandFactory as _};
 
 use super::args::{Classic, Cli};
 use super::{BadRule, code, finish, output, rule};
-use crate::error::Error;
 use crate::gateway::Gateway;
+use crate::rule::ParseError;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verb {
@@ -41,12 +41,6 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
         eprint!("{}", Cli::command().render_help());
         return ExitCode::FAILURE;
     };
-    if let Some(option) = unsupported(args) {
-        eprintln!(
-            "cangw: {option}: this version forwards frames unchanged; modifications and checksums are not supported yet"
-        );
-        return ExitCode::FAILURE;
-    }
     match verb {
         Verb::List => finish(output::classic_list()),
         Verb::Flush => done(
@@ -60,6 +54,8 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
                 eprint!("{}", Cli::command().render_help());
                 ExitCode::FAILURE
             }
+            // can-utils' cangw leaves this one to the kernel.
+            Err(BadRule::Parse(e @ ParseError::Index { .. })) => done(Err(e.into())),
             Err(BadRule::Parse(e)) => {
                 println!("{}", e.classic_message());
                 eprintln!("cangw: {e}");
@@ -67,19 +63,6 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
             }
         },
     }
-}
-
-/// The option that belongs to modifications.
-fn unsupported(args: &Classic) -> Option<&'static str> {
-    [
-        (!args.modify.is_empty(), "-m"),
-        (!args.modify_fd.is_empty(), "-M"),
-        (args.xor.is_some(), "-x"),
-        (args.crc8.is_some(), "-c"),
-        (args.profile.is_some(), "-p"),
-    ]
-    .into_iter()
-    .find_map(|(given, option)| given.then_some(option))
 }
 
 /// Reports as can-utils' cangw does: the kernel's error first, then, which that one leaves to the user, the reason.
@@ -91,9 +74,6 @@ fn done(result: crate::Result<()>) -> ExitCode {
         let text = std::io::Error::from_raw_os_error(errno).to_string();
         let text = text.split(" (os error").next().unwrap_or_default();
         eprintln!("netlink error {} ({text})", -errno);
-    }
-    if let Error::Parse(e) = &error {
-        println!("{}", e.classic_message());
     }
     eprintln!("cangw: {error}");
     ExitCode::from(code(&error))

@@ -12,7 +12,7 @@ use super::{BadRule, output, probe};
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, change_interface};
 use crate::rule::Rule;
-use crate::state::Settings;
+use crate::state::{Settings, State};
 
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
@@ -66,11 +66,12 @@ fn rule(command: RuleCommand) -> Result<()> {
         } => {
             let rule = complete(&rule)?;
             let name = rule.source.clone();
-            Gateway::open()?.add_with(&[rule], |state| {
+            let set = |state: &mut State| {
                 if exclusive || engine.is_some() {
                     change_interface(state, &name, exclusive.then_some(true), engine);
                 }
-            })
+            };
+            Gateway::open()?.add_with(&[rule], set, &mut |_| Ok(()))
         }
         RuleCommand::Delete { rule } => Gateway::open()?.delete(&complete(&rule)?),
         RuleCommand::Load { file } => {

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::error::{Error, Result};
+use crate::modify::{Changes, Modification, Operation, parse_uid};
 use crate::rule::{ParseError, Rule, parse_filter, parse_limit};
 use args::{Cli, RuleArgs};
 use cangw_common::frame::FrameType;
@@ -104,7 +105,42 @@ pub(crate) fn rule(args: &RuleArgs) -> std::result::Result<Rule, BadRule> {
         iif_tx_ok: args.iif_tx_ok,
         limit,
         filter,
+        changes: changes(kind, args).map_err(BadRule::Parse)?,
     };
     rule.check().map_err(BadRule::Parse)?;
     Ok(rule)
+}
+
+/// What the options change in frames; `None` when there is no modification. A uid alone is lost, as in can-gw.
+fn changes(kind: FrameType, args: &RuleArgs) -> std::result::Result<Option<Changes>, ParseError> {
+    let parse = |kind, texts: &[String]| {
+        // can-utils' cangw does not look at a fifth.
+        let texts = texts.iter().take(Operation::ALL.len());
+        texts
+            .map(|text| Modification::parse(kind, text))
+            .collect::<std::result::Result<Vec<_>, _>>()
+    };
+    let classic = parse(FrameType::Classic, &args.modify)?;
+    let fd = parse(FrameType::Fd, &args.modify_fd)?;
+    let xor = args.xor.as_deref().map(str::parse).transpose()?;
+    let crc8 = args.crc8.as_deref().map(str::parse).transpose()?;
+    let profile = args.profile.as_deref().map(str::parse).transpose()?;
+    let uid = args.uid.as_deref().map_or(Ok(0), parse_uid)?;
+    let modifications = match kind {
+        FrameType::Classic if !fd.is_empty() => return Err(ParseError::FdOnClassic),
+        FrameType::Fd if !classic.is_empty() => return Err(ParseError::ClassicOnFd),
+        FrameType::Xl if !classic.is_empty() || !fd.is_empty() => {
+            return Err(ParseError::XlModification);
+        }
+        FrameType::Fd => fd,
+        FrameType::Classic | FrameType::Xl => classic,
+    };
+    if modifications.is_empty() {
+        return if xor.is_some() || crc8.is_some() {
+            Err(ParseError::ChecksumAlone)
+        } else {
+            Ok(None)
+        };
+    }
+    Changes::new(kind, modifications, uid, crc8, profile, xor).map(Some)
 }

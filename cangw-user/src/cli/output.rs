@@ -75,6 +75,9 @@ fn classic_line(r: &RuleReport) -> String {
     if rule.limit != 0 {
         line.push_str(&format!("-l {} ", rule.limit));
     }
+    if let Some(changes) = &rule.changes {
+        line.push_str(&changes.to_string());
+    }
     if let Some(filter) = rule.filter {
         line.push_str(&format!("-f {} ", filter_text(filter)));
     }
@@ -111,6 +114,9 @@ pub(super) fn rules(rules: &[RuleReport]) -> Result<()> {
             if rule.limit != 0 {
                 write!(out, " hops {}", rule.limit)?;
             }
+            if let Some(changes) = &rule.changes {
+                write!(out, " {}", changes.to_string().trim_end())?;
+            }
             if let Some(name) = &r.waiting_for {
                 write!(out, " WAITING for {name}")?;
             }
@@ -145,8 +151,15 @@ pub(super) fn stats(report: &Report) -> Result<()> {
             writeln!(out, "{}", r.rule)?;
             writeln!(
                 out,
-                "    handled {} dropped {} (refused {} mtu {}) deleted {} skipped_origin {}",
-                r.handled, r.dropped, r.dropped_refused, r.dropped_mtu, r.deleted, r.skipped_origin
+                "    handled {} dropped {} (refused {} mtu {}) deleted {} (hop limit {} too long {}) skipped_origin {}",
+                r.handled,
+                r.dropped,
+                r.dropped_refused,
+                r.dropped_mtu,
+                r.deleted,
+                r.deleted_hop_limit,
+                r.deleted_too_long,
+                r.skipped_origin
             )?;
         }
         for i in &report.interfaces {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::output;
 use crate::error::{Error, Result};
-use crate::kernel::filter::{self, Action, Plan};
+use crate::kernel::filter::{self, Action, End, Plan};
 use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{bpf, pins};
@@ -211,22 +211,22 @@ fn try_kernel() -> Vec<Finding> {
         Err(e) => return vec![finding("rtnetlink", "everything", Err(e))],
     };
     let send = Plan {
-        actions: vec![Action::Send {
+        runs: vec![vec![Action::Send {
             ifindex: LOOPBACK,
             rule: 0,
-        }],
-        exclusive: false,
+        }]],
+        end: End::Deliver,
     };
     let echo = Plan {
-        actions: vec![
-            Action::Tag,
+        runs: vec![vec![
+            Action::Tag(0),
             Action::Echo {
                 ifindex: LOOPBACK,
                 rule: 0,
             },
             Action::Untag,
-        ],
-        exclusive: false,
+        ]],
+        end: End::Deliver,
     };
     let mut programs = bpf::Trial::load();
     let (tc, loads, redirect_err) = match &mut programs {

@@ -1,15 +1,25 @@
 //! What is done with a frame: the distinct lists, and the cells that hold them.
 //!
-//! can-gw lets an echo (`-e`) meet the rules of the interface that it appears on, until it has made `max_hops` hops. All of that
-//! is known beforehand, because echoes of unmodified frames match what the frame matches: a list holds the whole journey, and the
-//! program on an echo's interface leaves it alone. So the kernel's limit on nested mirroring (3 to 4, by version) is never met.
+//! can-gw lets an echo (`-e`) meet the rules of the interface that it appears on, until it has made `max_hops` hops. As long as no
+//! rule on the way edits what it echoes, all of that is known beforehand, because echoes match what the frame matches: a list holds the
+//! whole journey, and the program on an echo's interface leaves it alone. Otherwise the echo is looked up again where it
+//! appears, in a [state](super::states) that says how far it has come.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use cangw_common::abi::{Cell, HOP_LIMIT, LIST_ECHO, MAX_CELLS, MAX_LIST, MISFIT, ORIGIN};
+use cangw_common::abi::{
+    CHECKED, Cell, ECHO_RUN, HOP_LIMIT, KEEP_STAMP, LIST_ECHO, LIST_FORMS, LIST_STAMP, MAX_CELLS,
+    MAX_LIST, MISFIT, ORIGIN, RUN, TOO_LONG, form,
+};
 use cangw_common::classify::{ListId, NO_RULE};
+use cangw_common::edit::{self, Edit};
 
+use super::states::{State, States, hops_after, outcome};
 use super::{Error, Input, Interface};
+
+/// Copies in one run. With the actions that mark echoes they fit one tc filter.
+const MAX_RUN: usize = 15;
 
 /// What a rule does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +30,8 @@ pub enum Outcome {
     HopLimit,
     /// The frame came from the target.
     Origin,
+    /// The modified length never fits.
+    TooLong,
     /// The target's MTU is too small.
     Misfit,
 }
@@ -33,8 +45,32 @@ pub struct Step {
     pub outcome: Outcome,
     /// Whether the frame is delivered to local sockets of the target.
     pub echo: bool,
+    /// The state in which its echo meets the rules of the target; 0 when that is part of the list.
+    pub state: u16,
     /// How often it counts.
     pub times: u16,
+    /// What the copy looks like: see [`cangw_common::abi::form`].
+    pub form: u16,
+    /// Whether it depends on the frame if the edited length fits.
+    pub checked: bool,
+    /// Whether a run of copies of one form begins here.
+    pub run: bool,
+    /// The same in the list of echoes alone.
+    pub echo_run: bool,
+}
+
+impl Step {
+    /// Whether the rule edits the frame.
+    #[must_use]
+    pub const fn edits(&self) -> bool {
+        self.form & form::EDIT != 0
+    }
+
+    /// Whether the copy keeps the receive time stamp.
+    #[must_use]
+    pub const fn keeps_stamp(&self) -> bool {
+        self.form & form::KEEP != 0
+    }
 }
 
 /// What is done with the frames that match the same rules.
@@ -44,25 +80,57 @@ pub struct List {
     pub id: ListId,
     /// Its steps, in the order in which can-gw would do them.
     pub steps: Vec<Step>,
+    /// Whether its copies have different forms.
+    pub forms: bool,
+}
+
+impl List {
+    /// Whether all copies lose the receive time stamp and nothing else.
+    #[must_use]
+    pub fn loses_stamp(&self) -> bool {
+        !self.forms && self.sent().any(|step| !step.keeps_stamp())
+    }
+
+    /// The steps that send.
+    pub fn sent(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|s| s.outcome == Outcome::Sent)
+    }
 }
 
 /// Gives each distinct list a number.
 pub(super) struct Lists<'a> {
     interface: Interface,
+    states: &'a States,
+    /// Whether echoes are looked up again where they appear.
+    again: bool,
     rules: &'a [Input],
+    /// The number of each rule's edit, 0 for none.
+    edit_numbers: Vec<u16>,
+    edits: Vec<Arc<Edit>>,
     cells: Vec<Cell>,
     /// By the rules that match.
     matched: HashMap<Vec<usize>, ListId>,
-    /// By what is done.
-    known: HashMap<Vec<Step>, ListId>,
+    /// By what is done, in every state.
+    known: HashMap<Vec<Vec<Step>>, ListId>,
     lists: Vec<List>,
 }
 
 impl<'a> Lists<'a> {
-    pub(super) fn new(interface: Interface, rules: &'a [Input]) -> Self {
+    pub(super) fn new(interface: Interface, rules: &'a [Input], states: &'a States) -> Self {
+        let mut edits = Vec::new();
+        let edit_numbers = rules.iter().map(|rule| {
+            rule.edit.as_ref().map_or(0, |edit| {
+                edits.push(Arc::clone(edit));
+                edits.len() as u16
+            })
+        });
         Self {
             interface,
+            states,
+            again: states.looked_up_again(interface.ifindex),
             rules,
+            edit_numbers: edit_numbers.collect(),
+            edits,
             // Cell 0 means "no rule".
             cells: vec![Cell::default()],
             matched: HashMap::new(),
@@ -76,84 +144,136 @@ impl<'a> Lists<'a> {
         if let Some(&id) = self.matched.get(matching) {
             return Ok(id);
         }
-        let steps = self.journey(matching)?;
-        let id = match self.known.get(&steps) {
+        let fresh = State {
+            origin: self.interface.ifindex,
+            hops: 0,
+        };
+        let mut variants = vec![self.journey(matching, fresh)?];
+        for &state in self.states.of(self.interface.ifindex) {
+            variants.push(self.journey(matching, state)?);
+        }
+        let id = match self.known.get(&variants) {
             Some(&id) => id,
-            None => self.insert(steps, matching)?,
+            None => self.insert(variants, matching)?,
         };
         self.matched.insert(matching.to_vec(), id);
         Ok(id)
     }
 
-    fn insert(&mut self, steps: Vec<Step>, matching: &[usize]) -> Result<ListId, Error> {
-        if steps.is_empty() {
+    fn insert(&mut self, variants: Vec<Vec<Step>>, matching: &[usize]) -> Result<ListId, Error> {
+        if variants.iter().all(Vec::is_empty) {
             return Ok(NO_RULE);
         }
-        if self.cells.len() + steps.len() > MAX_CELLS {
+        let needed: usize = variants.iter().map(|steps| steps.len().max(1)).sum();
+        if self.cells.len() + needed > MAX_CELLS {
             return Err(Error::TooManyLists {
                 rules: matching.to_vec(),
             });
         }
         let first = self.cells.len();
-        let id = first as ListId;
-        let echo = steps.iter().any(|s| s.echo);
-        for (position, step) in steps.iter().enumerate() {
+        let firsts = first + variants.len();
+        self.cells.resize(firsts, Cell::default());
+        for (i, steps) in variants.iter().enumerate() {
+            let list = List {
+                id: (first + i) as ListId,
+                forms: needs_forms(steps),
+                steps: steps.clone(),
+            };
+            self.write(&list);
+            if !list.steps.is_empty() {
+                self.lists.push(list);
+            }
+        }
+        self.known.insert(variants, first as ListId);
+        Ok(first as ListId)
+    }
+
+    /// Writes the cells of a list; the first has its place already.
+    fn write(&mut self, list: &List) {
+        let next = self.cells.len() as u16;
+        for (position, step) in list.steps.iter().enumerate() {
             let rule = &self.rules[step.rule as usize];
-            let head = position == 0;
             let unsent = match step.outcome {
                 Outcome::Sent => 0,
                 Outcome::HopLimit => HOP_LIMIT,
                 Outcome::Origin => ORIGIN,
+                Outcome::TooLong => TOO_LONG,
                 Outcome::Misfit => MISFIT,
             };
-            self.cells.push(Cell {
-                handle: 0,
-                len: if head { steps.len() as u16 } else { 0 },
+            let mut cell = Cell {
                 rule: rule.slot as u16,
-                times: step.times,
+                extra: if unsent == 0 {
+                    step.form & form::EDIT
+                } else {
+                    step.times
+                },
                 ifindex: rule.target,
-                flags: unsent | if head && echo { LIST_ECHO } else { 0 },
-                next: if head { (first + 1) as u16 } else { 0 },
-            });
+                flags: unsent,
+                ..Cell::default()
+            };
+            for (is_so, flag) in [
+                (step.checked, CHECKED),
+                (list.forms && step.run, RUN),
+                (list.forms && step.echo_run, ECHO_RUN),
+                (step.keeps_stamp(), KEEP_STAMP),
+            ] {
+                if is_so {
+                    cell.flags |= flag;
+                }
+            }
+            if position == 0 {
+                cell.len = list.steps.len() as u16;
+                cell.next = next;
+                for (is_so, flag) in [
+                    (list.steps.iter().any(|s| s.echo), LIST_ECHO),
+                    (list.forms, LIST_FORMS),
+                    (list.loses_stamp(), LIST_STAMP),
+                ] {
+                    if is_so {
+                        cell.flags |= flag;
+                    }
+                }
+                self.cells[usize::from(list.id)] = cell;
+            } else {
+                self.cells.push(cell);
+            }
         }
-        self.known.insert(steps.clone(), id);
-        self.lists.push(List { id, steps });
-        Ok(id)
     }
 
     /// The journey of a frame: `can_can_gw_rcv` for each rule that it meets, echoes in the order in which the kernel queues them.
-    fn journey(&self, matching: &[usize]) -> Result<Vec<Step>, Error> {
-        let origin = self.interface.ifindex;
+    fn journey(&self, matching: &[usize], start: State) -> Result<Vec<Step>, Error> {
+        let max_hops = self.interface.max_hops;
+        let outcome = |rule: &Input, state: State| outcome(rule, state, max_hops);
         let mut steps: Vec<Step> = Vec::new();
         // Where those are that do not send: echoes that meet the same end count in one step.
         let mut ended: HashMap<(u32, Outcome), usize> = HashMap::new();
-        let mut places = VecDeque::from([(origin, 0)]);
-        while let Some((place, hops)) = places.pop_front() {
+        let mut places = VecDeque::from([(self.interface.ifindex, start)]);
+        while let Some((place, state)) = places.pop_front() {
             for &i in matching.iter().filter(|&&i| self.rules[i].source == place) {
                 let rule = &self.rules[i];
-                let outcome = self.outcome(rule, hops);
-                let echo = outcome == Outcome::Sent && rule.echo;
-                let mut step = Step {
-                    rule: i as u32,
-                    outcome,
-                    echo,
-                    times: 1,
-                };
-                if echo {
-                    let made = self.hops_after(rule, hops);
-                    step.echo = !(rule.target_exclusive
-                        && matching.iter().any(|&next| {
-                            let next = &self.rules[next];
-                            next.source == rule.target && self.outcome(next, made) == Outcome::Sent
-                        }));
-                    places.push_back((rule.target, made));
+                let mut step = self.step(i, outcome(rule, state));
+                if step.echo {
+                    let made = State {
+                        origin: state.origin,
+                        hops: hops_after(rule, state.hops, max_hops),
+                    };
+                    if self.again {
+                        step.state = self.states.number(rule.target, made, max_hops);
+                    } else {
+                        step.echo = !(rule.target_exclusive
+                            && matching.iter().any(|&next| {
+                                let next = &self.rules[next];
+                                next.source == rule.target && outcome(next, made) == Outcome::Sent
+                            }));
+                        places.push_back((rule.target, made));
+                    }
                 }
-                if outcome != Outcome::Sent {
-                    if let Some(&at) = ended.get(&(step.rule, outcome)) {
+                if step.outcome != Outcome::Sent {
+                    if let Some(&at) = ended.get(&(step.rule, step.outcome)) {
                         steps[at].times = steps[at].times.saturating_add(1);
                         continue;
                     }
-                    ended.insert((step.rule, outcome), steps.len());
+                    ended.insert((step.rule, step.outcome), steps.len());
                 }
                 steps.push(step);
                 if steps.len() > MAX_LIST as usize {
@@ -163,31 +283,66 @@ impl<'a> Lists<'a> {
                 }
             }
         }
+        mark_runs(&mut steps, |_| true, |step| &mut step.run);
+        mark_runs(&mut steps, |step| step.echo, |step| &mut step.echo_run);
         Ok(steps)
     }
 
-    fn outcome(&self, rule: &Input, hops: u8) -> Outcome {
-        if hops >= self.interface.max_hops {
-            Outcome::HopLimit
-        } else if !rule.iif_tx_ok && (rule.target == self.interface.ifindex || rule.to_peer) {
-            Outcome::Origin
-        } else if rule.misfit {
-            Outcome::Misfit
-        } else {
-            Outcome::Sent
+    fn step(&self, rule: usize, outcome: Outcome) -> Step {
+        let input = &self.rules[rule];
+        let sent = outcome == Outcome::Sent;
+        Step {
+            rule: rule as u32,
+            outcome,
+            echo: sent && input.echo,
+            state: 0,
+            times: 1,
+            form: if sent {
+                self.edit_numbers[rule] | if input.keep_stamp { form::KEEP } else { 0 }
+            } else {
+                0
+            },
+            checked: sent
+                && input
+                    .edit
+                    .as_ref()
+                    .is_some_and(|edit| edit.flags & edit::CHECKED != 0),
+            run: false,
+            echo_run: false,
         }
     }
 
-    /// Hops that a frame has made after a rule sent it. A rule's own limit acts on the first hop only.
-    fn hops_after(&self, rule: &Input, hops: u8) -> u8 {
-        if hops == 0 && rule.limit != 0 {
-            (self.interface.max_hops + 1).saturating_sub(rule.limit)
-        } else {
-            hops + 1
-        }
+    pub(super) fn finish(self) -> (Vec<Cell>, Vec<List>, Vec<Arc<Edit>>) {
+        (self.cells, self.lists, self.edits)
     }
+}
 
-    pub(super) fn finish(self) -> (Vec<Cell>, Vec<List>) {
-        (self.cells, self.lists)
+/// Whether copies of a list have different forms, or one that is not the frame's. Also when copies that lose their time stamp
+/// need more than one run, between which the program stands.
+fn needs_forms(steps: &[Step]) -> bool {
+    let sent = || steps.iter().filter(|s| s.outcome == Outcome::Sent);
+    let first = sent().next().map(|step| step.form);
+    sent().any(|step| step.edits() || Some(step.form) != first)
+        || sent().count() > MAX_RUN && sent().any(|step| !step.keeps_stamp())
+}
+
+/// Marks where runs of copies of the same form begin.
+fn mark_runs(
+    steps: &mut [Step],
+    counts: impl Fn(&Step) -> bool,
+    mark: impl Fn(&mut Step) -> &mut bool,
+) {
+    let mut last: Option<(u16, bool)> = None;
+    let mut length = 0;
+    for step in steps {
+        if step.outcome != Outcome::Sent || !counts(step) {
+            continue;
+        }
+        let this = (step.form, step.checked);
+        // A copy that may not fit is a run of its own, which is skipped as a whole.
+        let begins = step.checked || last != Some(this) || length == MAX_RUN;
+        length = if begins { 1 } else { length + 1 };
+        last = Some(this);
+        *mark(step) = begins;
     }
 }

@@ -5,22 +5,26 @@
 
 mod halves;
 mod lists;
+mod states;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cangw_common::abi::{
     CrossChunk, HAS_EXACT, Halves, MAX_LIST, SPACE_HALVES, STANDARD_KEYS, Space, SpaceIndex, Tables,
 };
 use cangw_common::classify::{ListId, Lookup, exact_key};
+use cangw_common::edit::Edit;
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, FrameType, RTR_FLAG, SFF_MASK};
 use cangw_common::rule::{Match, Predicate};
 
 pub use halves::MAX_CROSS;
 use lists::Lists;
 pub use lists::{List, Outcome, Step};
+pub use states::{State, States};
 
 /// A rule, as the compiler sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
     /// Key of its counters.
     pub slot: u32,
@@ -42,6 +46,12 @@ pub struct Input {
     pub misfit: bool,
     /// The target's own rules keep what they forward from its local sockets.
     pub target_exclusive: bool,
+    /// Its copies keep the receive time stamp (`-t`).
+    pub keep_stamp: bool,
+    /// What it changes in a frame.
+    pub edit: Option<Arc<Edit>>,
+    /// What it changes makes every frame too long for its type.
+    pub too_long: bool,
 }
 
 impl Input {
@@ -59,6 +69,9 @@ impl Input {
             to_peer: false,
             misfit: false,
             target_exclusive: false,
+            keep_stamp: false,
+            edit: None,
+            too_long: false,
         }
     }
 }
@@ -86,6 +99,8 @@ pub struct Compiled {
     pub cross: Vec<CrossChunk>,
     /// The distinct lists of rules, to be given handles.
     pub lists: Vec<List>,
+    /// The edits of the rules, numbered from 1.
+    pub edits: Vec<Arc<Edit>>,
 }
 
 /// Why rules cannot be compiled. Indices are those of the rules given.
@@ -114,6 +129,15 @@ pub enum Error {
         /// Cells needed.
         cells: u64,
     },
+    /// Edited echoes can reach an interface in too many ways.
+    #[error(
+        "edited echoes can come to the interface with index {ifindex} by more than {} combinations of origin and hops; lower max-hops",
+        cangw_common::abi::MAX_STATES
+    )]
+    TooManyStates {
+        /// The interface.
+        ifindex: u32,
+    },
 }
 
 impl Error {
@@ -124,6 +148,7 @@ impl Error {
             Self::ListTooLong { rules }
             | Self::TooManyLists { rules }
             | Self::TooManyMasks { rules, .. } => rules,
+            Self::TooManyStates { .. } => &[],
         }
     }
 }
@@ -150,21 +175,36 @@ fn class(matching: &Match) -> u8 {
     }
 }
 
-/// Compiles the rules that frames of one interface meet, given newest first: its own, and those of interfaces that
-/// their echoes reach.
+/// Of all rules of a network namespace, those that frames of an interface can meet: its own and, unless they are looked up
+/// again, those that their echoes reach.
+#[must_use]
+pub fn relevant(ifindex: u32, rules: &[Input], states: &States) -> Vec<Input> {
+    let places = if states.looked_up_again(ifindex) {
+        vec![ifindex]
+    } else {
+        states::reached(ifindex, &states::echo_edges(rules))
+    };
+    let mut relevant = rules.to_vec();
+    relevant.retain(|rule| places.contains(&rule.source));
+    relevant
+}
+
+/// Compiles the [relevant] rules of one interface, given newest first.
 ///
 /// # Errors
 /// See [`Error`]; the rules in force are not touched.
-pub fn compile(interface: Interface, rules: &[Input]) -> Result<Compiled, Error> {
+pub fn compile(interface: Interface, rules: &[Input], states: &States) -> Result<Compiled, Error> {
     let mut order: Vec<usize> = (0..rules.len()).collect();
     order.sort_by_key(|&i| class(&rules[i].matching));
-    let sorted: Vec<Input> = order.iter().map(|&i| rules[i]).collect();
+    let sorted: Vec<Input> = order.iter().map(|&i| rules[i].clone()).collect();
     let mut out = Compiled::nothing();
-    let mut lists = Lists::new(interface, &sorted);
+    let mut lists = Lists::new(interface, &sorted, states);
     build(interface, &sorted, &mut lists, &mut out).map_err(|e| name_rules(e, &order))?;
-    let (cells, lists) = lists.finish();
+    let (cells, lists, edits) = lists.finish();
     out.tables.cells[..cells.len()].copy_from_slice(&cells);
+    out.tables.head.states = states.of(interface.ifindex).len() as u32;
     out.lists = lists;
+    out.edits = edits;
     for step in out.lists.iter_mut().flat_map(|list| &mut list.steps) {
         step.rule = order[step.rule as usize] as u32;
     }
@@ -181,6 +221,7 @@ fn name_rules(error: Error, order: &[usize]) -> Error {
             rules: back(rules),
             cells,
         },
+        Error::TooManyStates { ifindex } => Error::TooManyStates { ifindex },
     }
 }
 
@@ -404,6 +445,7 @@ impl Compiled {
             halves: Vec::new(),
             cross: Vec::new(),
             lists: Vec::new(),
+            edits: Vec::new(),
         }
     }
 

@@ -110,7 +110,7 @@ proptest! {
         frames in prop::collection::vec((kinds(), ids()), 60),
     ) {
         let rules: Vec<Input> = rules.iter().enumerate().map(|(i, (k, f))| input(i as u32, *k, *f)).collect();
-        let compiled = compile(INTERFACE, &rules).unwrap();
+        let compiled = compile(INTERFACE, &rules, &States::default()).unwrap();
         for (kind, can_id) in frames {
             prop_assert_eq!(
                 compiled.matches(kind, can_id), model(&rules, kind, can_id),
@@ -139,7 +139,7 @@ fn every_standard_identifier_of_a_large_set() {
             )
         })
         .collect();
-    let compiled = compile(INTERFACE, &rules).unwrap();
+    let compiled = compile(INTERFACE, &rules, &States::default()).unwrap();
     for can_id in (0..0x800).flat_map(|id| [id, RTR_FLAG | id]) {
         assert_eq!(
             compiled.matches(FrameType::Classic, can_id),
@@ -163,7 +163,7 @@ fn ten_thousand_parameter_groups_fit() {
             )
         })
         .collect();
-    let compiled = compile(INTERFACE, &rules).unwrap();
+    let compiled = compile(INTERFACE, &rules, &States::default()).unwrap();
     assert_eq!(
         compiled.matches(
             FrameType::Classic,
@@ -192,7 +192,7 @@ fn what_does_not_fit_is_named() {
             )
         })
         .collect();
-    let Err(error) = compile(INTERFACE, &many) else {
+    let Err(error) = compile(INTERFACE, &many, &States::default()) else {
         panic!("a list of {} rules was accepted", many.len())
     };
     assert_eq!(error.rules().len(), MAX_LIST as usize + 1);
@@ -209,7 +209,7 @@ fn what_does_not_fit_is_named() {
             )
         })
         .collect();
-    match compile(INTERFACE, &masks) {
+    match compile(INTERFACE, &masks, &States::default()) {
         Err(Error::TooManyMasks { rules, cells }) => {
             assert_eq!(cells, 4001 * 4001);
             assert!((2000..2100).contains(&rules[0]), "{rules:?}");
@@ -227,6 +227,7 @@ fn journey(max_hops: u8, rules: &[Input]) -> Vec<(u32, Outcome, bool, u16)> {
             ..INTERFACE
         },
         rules,
+        &States::default(),
     )
     .unwrap();
     let steps = compiled.steps(FrameType::Classic, 1);
@@ -267,7 +268,7 @@ fn an_echo_meets_the_rules_of_its_interface_up_to_the_hop_limit() {
         [(0, Sent, true, 1), (1, Sent, true, 1), (2, Sent, true, 1)]
     );
     // -l 1 leaves the echo no hop, whatever the maximum.
-    let mut limited = chain;
+    let mut limited = chain.clone();
     limited[0].limit = 1;
     assert_eq!(
         journey(6, &limited),
@@ -350,4 +351,81 @@ fn what_cannot_be_sent_is_told_apart() {
             (1, Outcome::Misfit, false, 1)
         ]
     );
+}
+
+/// An edit of the identifier.
+fn edit() -> Option<Arc<Edit>> {
+    let mut edit = Edit::NONE;
+    edit.flip.0[0] = 1;
+    Some(Arc::new(edit))
+}
+
+#[test]
+fn edited_echoes_are_looked_up_again_in_the_state_they_have_reached() {
+    let mut rules = [hop(0, 5, 6), hop(1, 6, 7), hop(2, 7, 5)];
+    rules[0].edit = edit();
+    let states = States::new(&rules, 3).unwrap();
+    let at = |origin, hops| State { origin, hops };
+    assert!(states.looked_up_again(5) && states.looked_up_again(6));
+    // From 5 by rule 0; from 7, which is where echoes of rule 1 begin or come to.
+    assert_eq!(states.of(6), [at(5, 1), at(7, 2)]);
+    assert_eq!(states.number(6, at(7, 2), 3), 2);
+    assert_eq!(states.number(8, at(5, 1), 3), 0, "no rules there");
+    let interface = Interface {
+        ifindex: 6,
+        max_hops: 3,
+        flags: 0,
+    };
+    let own = relevant(6, &rules, &states);
+    assert_eq!(own.len(), 1, "only its own rules");
+    let compiled = compile(interface, &own, &states).unwrap();
+    let base = classify(FrameType::Classic, 1, &compiled);
+    assert_eq!(compiled.tables.head.states, 2);
+    let outcome = |state| {
+        let list = compiled.lists.iter().find(|l| l.id == base + state);
+        let list = list.expect("every state has a list");
+        (list.steps[0].outcome, list.steps[0].state)
+    };
+    // Fresh frames of 6 arrive at 7 with one hop; an echo from 5 with two; one that came over 7 must not go back.
+    let number = |origin, hops| states.number(7, at(origin, hops), 3);
+    assert_eq!(outcome(0), (Outcome::Sent, number(6, 1)));
+    assert_eq!(outcome(1), (Outcome::Sent, number(5, 2)));
+    assert_eq!(outcome(2), (Outcome::Origin, 0));
+}
+
+#[test]
+fn with_one_hop_all_echoes_are_in_one_state() {
+    let mut rules = [hop(0, 5, 6), hop(1, 6, 5), hop(2, 7, 6)];
+    for rule in &mut rules {
+        rule.edit = edit();
+    }
+    let states = States::new(&rules, 1).unwrap();
+    assert_eq!(states.of(6).len(), 1);
+    assert_eq!(states.of(5).len(), 1);
+    rules.iter_mut().for_each(|rule| rule.echo = false);
+    assert_eq!(States::new(&rules, 1).unwrap(), States::default());
+}
+
+fn classify(kind: FrameType, id: u32, compiled: &Compiled) -> ListId {
+    cangw_common::classify::classify(&compiled.tables, compiled, kind, id).unwrap()
+}
+
+#[test]
+fn copies_of_one_form_are_a_run() {
+    let rules: Vec<Input> = (0..6)
+        .map(|slot| Input {
+            echo: false,
+            edit: if slot == 2 { edit() } else { None },
+            keep_stamp: slot == 4,
+            ..hop(slot, 5, 6 + slot)
+        })
+        .collect();
+    let compiled = compile(INTERFACE, &rules, &States::default()).unwrap();
+    let list = &compiled.lists[0];
+    assert!(list.forms);
+    let runs: Vec<bool> = list.steps.iter().map(|step| step.run).collect();
+    assert_eq!(runs, [true, false, true, true, true, true]);
+    let forms: Vec<u16> = list.steps.iter().map(|step| step.form).collect();
+    assert_eq!(forms, [0, 0, 1, 0, 0x8000, 0]);
+    assert_eq!(compiled.edits.len(), 1);
 }

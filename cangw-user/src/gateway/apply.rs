@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
-use cangw_common::abi::{self, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark::ECHO_ONLY};
+use cangw_common::abi::{self, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark};
 
-use super::{Gateway, plan};
-use crate::compile::{self, Compiled, Input};
+use super::{Gateway, Release, plan};
+use crate::compile::{self, Compiled, Input, States};
 use crate::error::{Error, Result};
 use crate::kernel::bpf::{self, TcProgram};
 use crate::kernel::filter::{self, Plan};
 use crate::kernel::link::Link;
 use crate::kernel::maps::Maps;
+use crate::modify::Fits;
 use crate::rule::Engine;
 use crate::state::{Entry, Live, State};
 
@@ -28,6 +30,15 @@ struct Job {
     fingerprint: u64,
 }
 
+/// The filters that an interface needs.
+#[derive(Default)]
+struct Wanted {
+    /// Their handles.
+    handles: HashSet<u32>,
+    /// How often the program stands between or behind them.
+    stages: u16,
+}
+
 impl Gateway {
     /// Applies a state. With `all`, also where nothing seems to have changed.
     pub(super) fn apply(
@@ -36,9 +47,10 @@ impl Gateway {
         links: &[Link],
         new_slots: &[u32],
         all: bool,
+        release: Release<'_>,
     ) -> Result<()> {
         let (qdiscs, echoes) = (state.qdiscs.clone(), state.echoes.clone());
-        let applied = self.try_apply(state, links, new_slots, all);
+        let applied = self.try_apply(state, links, new_slots, all, release);
         if applied.is_err() {
             // What the old state does not know of, it cannot remove.
             for &ifindex in state.echoes.difference(&echoes) {
@@ -57,6 +69,7 @@ impl Gateway {
         links: &[Link],
         new_slots: &[u32],
         all: bool,
+        release: Release<'_>,
     ) -> Result<()> {
         resolve(state, links);
         let jobs = self.jobs(state, links, all)?;
@@ -77,7 +90,7 @@ impl Gateway {
                 state.echoes.insert(ifindex);
             }
             for job in jobs {
-                self.install(&mut maps, state, job)?;
+                self.install(&mut maps, state, job, release)?;
             }
             self.remove_unused(&mut maps, state, &echoes)?;
         }
@@ -93,12 +106,19 @@ impl Gateway {
         sources.sort_unstable();
         sources.dedup();
         let echo_targets = echo_targets(state);
+        let all_rules = inputs(state, links);
+        let max_hops = state.settings.max_hops;
+        let states = States::new(&all_rules, max_hops).map_err(|error| Error::Compile {
+            interface: "this network namespace".into(),
+            rules: "rules with -e and -m or -M".into(),
+            error,
+        })?;
         let mut jobs = Vec::new();
         for link in links.iter().filter(|l| sources.contains(&l.index)) {
             let known = state.interfaces.get(&link.name);
             let exclusive = known.is_some_and(|i| i.exclusive);
             let asked = known.map_or(Engine::Auto, |i| i.engine);
-            let rules = inputs(state, link, links);
+            let rules = compile::relevant(link.index, &all_rules, &states);
             let echo_target = echo_targets.contains(&link.index);
             let mut flags = 0;
             if exclusive {
@@ -109,10 +129,10 @@ impl Gateway {
             }
             let interface = compile::Interface {
                 ifindex: link.index,
-                max_hops: state.settings.max_hops,
+                max_hops,
                 flags,
             };
-            let fingerprint = fingerprint(&interface, echo_target, asked, &rules);
+            let fingerprint = fingerprint(&interface, echo_target, asked, &rules, &states);
             if let Some(live) = known.and_then(|i| i.live.as_ref())
                 && live.ifindex == link.index
                 && live.fingerprint == fingerprint
@@ -120,7 +140,7 @@ impl Gateway {
             {
                 continue;
             }
-            let compiled = compile::compile(interface, &rules)
+            let compiled = compile::compile(interface, &rules, &states)
                 .map_err(|e| name_rules(state, link, &rules, e))?;
             let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, link, &compiled);
             let engine =
@@ -145,7 +165,13 @@ impl Gateway {
     }
 
     /// Replaces the tables of an interface and attaches its engine.
-    fn install(&self, maps: &mut Maps, state: &mut State, mut job: Job) -> Result<()> {
+    fn install(
+        &self,
+        maps: &mut Maps,
+        state: &mut State,
+        mut job: Job,
+        release: Release<'_>,
+    ) -> Result<()> {
         let old = state
             .interfaces
             .get(&job.name)
@@ -167,7 +193,7 @@ impl Gateway {
             engine: job.engine,
             fingerprint: job.fingerprint,
         };
-        if let Err(error) = self.switch_over(maps, state, &mut job, &mut live) {
+        if let Err(error) = self.switch_over(maps, state, &mut job, &mut live, release) {
             if old.is_none() {
                 // There was nothing before, so nothing stays; what fails here is less than the error itself.
                 let _ = self.take_off(maps, state, &live);
@@ -185,12 +211,13 @@ impl Gateway {
         state: &mut State,
         job: &mut Job,
         live: &mut Live,
+        release: Release<'_>,
     ) -> Result<()> {
         let ifindex = job.link.index;
-        let mut wanted = HashSet::new();
+        let mut wanted = Wanted::default();
         if job.engine == Engine::Tc {
             match self.install_lists(state, job) {
-                Ok(handles) => wanted = handles,
+                Ok(installed) => wanted = installed,
                 // A kernel without tc's parts can still forward by XDP, if the rules allow.
                 Err(Error::Unsupported { .. })
                     if job.asked == Engine::Auto && job.xdp_obstacle.is_none() =>
@@ -200,6 +227,7 @@ impl Gateway {
                 Err(e) => return Err(e),
             }
         }
+        release(ifindex)?;
         maps.switch(live.slot, &job.compiled)?;
         if live.engine == Engine::Tc {
             filter::attach(&self.netlink, ifindex, TcProgram::open(&self.pins)?.fd()?)?;
@@ -208,13 +236,15 @@ impl Gateway {
             bpf::attach_xdp(&self.pins, ifindex)?;
             filter::detach(&self.netlink, ifindex)?;
         }
-        self.remove_lists(state, ifindex, |handle| wanted.contains(&handle))
+        self.remove_lists(state, ifindex, |handle| wanted.handles.contains(&handle))?;
+        filter::detach_steps(&self.netlink, ifindex, wanted.stages)
     }
 
     /// Takes everything off an interface that is there.
     fn take_off(&self, maps: &mut Maps, state: &mut State, live: &Live) -> Result<()> {
         filter::detach(&self.netlink, live.ifindex)?;
         self.remove_lists(state, live.ifindex, |_| false)?;
+        filter::detach_steps(&self.netlink, live.ifindex, 0)?;
         self.forget(maps, live)
     }
 
@@ -224,47 +254,56 @@ impl Gateway {
         maps.clear(live.slot)
     }
 
-    /// Installs the lists that are missing and writes their handles into the tables; the handles in use.
-    fn install_lists(&self, state: &mut State, job: &mut Job) -> Result<HashSet<u32>> {
+    /// Installs the lists that are missing and writes their handles into the tables.
+    fn install_lists(&self, state: &mut State, job: &mut Job) -> Result<Wanted> {
         let ifindex = job.link.index;
         self.add_clsact(state, ifindex)?;
-        let installed = filter::installed(&self.netlink, ifindex)?;
-        let mut used: HashSet<u32> = installed.iter().map(|f| f.handle & !ECHO_ONLY).collect();
-        let mut known: HashMap<Plan, u32> = HashMap::new();
-        let mut wanted = HashSet::new();
+        let installed = filter::Lists::new(filter::installed(&self.netlink, ifindex)?);
+        let mut used = installed.handles();
+        let mut known: HashMap<Vec<(u32, Plan)>, u32> = HashMap::new();
+        let mut wanted = Wanted::default();
         let shared = job.compiled.lists.len() > plan::OWN_FILTERS;
         for list in &job.compiled.lists {
-            let plan = plan::of_list(&job.rules, &list.steps, job.exclusive, shared);
-            if plan.actions.is_empty() {
+            let plan = plan::of_list(&job.rules, list, job.exclusive, shared);
+            if plan.is_empty() {
                 continue;
             }
-            let handle = match known.get(&plan) {
+            let mut twins = vec![(0, plan)];
+            if list.loses_stamp() && !job.exclusive {
+                twins.push((mark::RESTORE, plan::restoring(&twins[0].1)));
+            }
+            if !job.link.is_virtual() {
+                // A driver's frame is sent by the program, which leaves only the echoes to tc.
+                let echoes = plan::echoes_of_list(&job.rules, list, job.exclusive);
+                if !echoes.is_empty() {
+                    twins.push((mark::ECHO_ONLY, echoes));
+                }
+            }
+            let handle = match known.get(&twins) {
                 Some(&handle) => handle,
                 None => {
-                    let handle = match filter::find(&installed, &plan, false) {
+                    let found = installed.find(&twins);
+                    // Lists that differ in their twins only need handles of their own.
+                    let found = found.filter(|handle| !wanted.handles.contains(handle));
+                    let handle = match found {
                         Some(handle) => handle,
-                        None => {
-                            let handle = free_handle(&mut used)?;
-                            filter::add_list(&self.netlink, ifindex, handle, &plan)?;
-                            handle
-                        }
+                        None => free_handle(&mut used)?,
                     };
-                    wanted.insert(handle);
-                    // A driver's frame is sent by the program, which leaves only the echoes to tc.
-                    let echoes = plan::echoes_of_list(&job.rules, &list.steps, job.exclusive);
-                    if !job.link.is_virtual() && !echoes.actions.is_empty() {
-                        let twin = handle | ECHO_ONLY;
-                        wanted.insert(twin);
-                        if !installed.iter().any(|f| f.handle == twin) {
-                            filter::add_list(&self.netlink, ifindex, twin, &echoes)?;
+                    for (bits, plan) in &twins {
+                        wanted.handles.insert(handle | bits);
+                        wanted.stages = wanted.stages.max(plan.stages());
+                        if !installed.has(handle | bits) {
+                            filter::add_list(&self.netlink, ifindex, handle | bits, plan)?;
                         }
                     }
-                    known.insert(plan, handle);
+                    known.insert(twins, handle);
                     handle
                 }
             };
             job.compiled.tables.cells[usize::from(list.id)].handle = handle as u16;
         }
+        let step = TcProgram::open_step(&self.pins)?;
+        filter::attach_steps(&self.netlink, ifindex, wanted.stages, step.fd()?)?;
         Ok(wanted)
     }
 
@@ -394,23 +433,12 @@ pub(super) fn resolve(state: &mut State, links: &[Link]) {
     }
 }
 
-/// The rules that frames of an interface can meet, newest first: its own, and those of interfaces that their echoes reach.
-fn inputs(state: &State, source: &Link, links: &[Link]) -> Vec<Input> {
-    let mut reached = vec![source.index];
-    let mut next = 0;
-    while let Some(&place) = reached.get(next) {
-        next += 1;
-        for entry in &state.rules {
-            if entry.source == place && entry.rule.echo && !reached.contains(&entry.target) {
-                reached.push(entry.target);
-            }
-        }
-    }
+/// The rules in force, newest first.
+fn inputs(state: &State, links: &[Link]) -> Vec<Input> {
     let link = |index: u32| links.iter().find(|l| l.index == index);
     state
         .rules
         .iter()
-        .filter(|e| reached.contains(&e.source))
         .filter_map(|e| Some(input(state, e, link(e.source)?, link(e.target)?)))
         .collect()
 }
@@ -431,6 +459,15 @@ fn input(state: &State, entry: &Entry, source: &Link, target: &Link) -> Input {
             .interfaces
             .get(&target.name)
             .is_some_and(|i| i.exclusive),
+        keep_stamp: rule.timestamp,
+        edit: rule
+            .changes
+            .as_ref()
+            .map(|changes| Arc::new(changes.edit(entry.slot))),
+        too_long: rule
+            .changes
+            .as_ref()
+            .is_some_and(|changes| changes.fits() == Fits::Never),
     }
 }
 
@@ -439,9 +476,17 @@ fn fingerprint(
     echo_target: bool,
     asked: Engine,
     rules: &[Input],
+    states: &States,
 ) -> u64 {
     let mut hasher = DefaultHasher::new();
     (interface, echo_target, asked, rules).hash(&mut hasher);
+    states.of(interface.ifindex).hash(&mut hasher);
+    if states.looked_up_again(interface.ifindex) {
+        // The marks of echoes carry the numbers that states have at the targets.
+        for rule in rules.iter().filter(|rule| rule.echo) {
+            states.of(rule.target).hash(&mut hasher);
+        }
+    }
     hasher.finish()
 }
 

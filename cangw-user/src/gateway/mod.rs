@@ -6,6 +6,7 @@ mod report;
 
 use cangw_common::abi::MAX_RULES;
 use cangw_common::frame::FrameType;
+use cangw_common::rule::Filter;
 
 use crate::error::{Error, Result};
 use crate::kernel::bpf;
@@ -13,10 +14,14 @@ use crate::kernel::link::{self, Link};
 use crate::kernel::maps;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::pins::Pins;
+use crate::modify::Changes;
 use crate::rule::{Engine, Rule};
 use crate::state::{Entry, Settings, State};
 
 pub use report::{InterfaceReport, Report, RuleReport};
+
+/// Called with the index of an interface before its rules come into force.
+pub type Release<'a> = &'a mut dyn FnMut(u32) -> Result<()>;
 
 /// The gateway, opened for one call and locked against others meanwhile.
 pub struct Gateway {
@@ -63,21 +68,39 @@ impl Gateway {
     /// # Errors
     /// The first rule that cannot be, and why.
     pub fn add(&mut self, rules: &[Rule]) -> Result<()> {
-        self.add_with(rules, |_| {})
+        self.add_with(rules, |_| {}, &mut |_| Ok(()))
+    }
+
+    /// Adds rules that something else carries out until now. `release` is called with the index of each source interface
+    /// immediately before the rules of that interface come into force, and ends what was there.
+    ///
+    /// # Errors
+    /// As [`Self::add`], and what `release` returns.
+    pub fn take_over(&mut self, rules: &[Rule], release: Release<'_>) -> Result<()> {
+        self.add_with(rules, |_| {}, release)
     }
 
     /// Adds rules and changes the state in the same step.
     ///
     /// # Errors
     /// As [`Self::add`].
-    pub fn add_with(&mut self, rules: &[Rule], change: impl FnOnce(&mut State)) -> Result<()> {
+    pub fn add_with(
+        &mut self,
+        rules: &[Rule],
+        change: impl FnOnce(&mut State),
+        release: Release<'_>,
+    ) -> Result<()> {
         let links = link::list(&self.netlink)?;
         let mut state = self.state.clone();
         let mut entries = Vec::with_capacity(rules.len());
         {
-            let mut slots = state.free_rule_slots();
+            let mut slots = state.free_rule_slots().collect::<Vec<_>>().into_iter();
             for rule in rules {
                 let (source, target) = self.check(&links, rule)?;
+                if let Some(entry) = with_uid(&mut entries, &mut state.rules, rule) {
+                    replace_changes(entry, rule, source, target)?;
+                    continue;
+                }
                 let slot = slots.next().ok_or(Error::TooManyRules { max: MAX_RULES })?;
                 entries.push(Entry {
                     rule: rule.clone(),
@@ -93,7 +116,7 @@ impl Gateway {
         entries.append(&mut state.rules);
         state.rules = entries;
         change(&mut state);
-        self.commit(state, &links, &new_slots)
+        self.commit_with(state, &links, &new_slots, release)
     }
 
     /// Deletes the newest rule that is like `rule`, as can-gw does.
@@ -119,7 +142,7 @@ impl Gateway {
             });
         };
         state.rules.remove(at);
-        self.commit(state, &links, &[])
+        self.commit(state, &links)
     }
 
     /// Deletes all rules with everything that they needed in the kernel, and the settings of interfaces. Settings of the
@@ -137,7 +160,7 @@ impl Gateway {
                 ..Default::default()
             };
         }
-        self.commit(state, &links, &[])
+        self.commit(state, &links)
     }
 
     /// Applies the rules again, so that those whose interfaces came back are in force.
@@ -146,7 +169,7 @@ impl Gateway {
     /// When the kernel refuses.
     pub fn sync(&mut self) -> Result<()> {
         let links = link::list(&self.netlink)?;
-        self.commit(self.state.clone(), &links, &[])
+        self.commit(self.state.clone(), &links)
     }
 
     /// The settings.
@@ -182,7 +205,7 @@ impl Gateway {
             self.state.dirty = true;
         }
         state.settings = settings;
-        self.commit(state, &links, &[])
+        self.commit(state, &links)
     }
 
     /// Changes how the frames of an interface are handled.
@@ -199,7 +222,7 @@ impl Gateway {
         find_can(&links, name)?;
         let mut state = self.state.clone();
         change_interface(&mut state, name, exclusive, engine);
-        self.commit(state, &links, &[])
+        self.commit(state, &links)
     }
 
     /// Checks a rule against the interfaces; the indices of source and target.
@@ -236,7 +259,17 @@ impl Gateway {
     }
 
     /// Makes a new state true: in the kernel first, and if that fails the old one again.
-    fn commit(&mut self, mut state: State, links: &[Link], new_slots: &[u32]) -> Result<()> {
+    fn commit(&mut self, state: State, links: &[Link]) -> Result<()> {
+        self.commit_with(state, links, &[], &mut |_| Ok(()))
+    }
+
+    fn commit_with(
+        &mut self,
+        mut state: State,
+        links: &[Link],
+        new_slots: &[u32],
+        release: Release<'_>,
+    ) -> Result<()> {
         let interrupted = self.state.dirty;
         state.dirty = true;
         // Whoever finds this state after a crash applies it again.
@@ -245,7 +278,8 @@ impl Gateway {
         } else {
             state.write(&self.pins)
         };
-        let applied = written.and_then(|()| self.apply(&mut state, links, new_slots, interrupted));
+        let applied =
+            written.and_then(|()| self.apply(&mut state, links, new_slots, interrupted, release));
         if let Err(error) = applied {
             self.roll_back(links);
             return Err(error);
@@ -268,11 +302,13 @@ impl Gateway {
         let mut old = self.state.clone();
         if old.is_default() {
             old.dirty = true;
-            let _ = self.apply(&mut old, links, &[], true);
+            let _ = self.apply(&mut old, links, &[], true, &mut |_| Ok(()));
             let _ = self.pins.remove(|_| false);
             return;
         }
-        old.dirty = self.apply(&mut old.clone(), links, &[], true).is_err();
+        old.dirty = self
+            .apply(&mut old.clone(), links, &[], true, &mut |_| Ok(()))
+            .is_err();
         let _ = old.write(&self.pins);
     }
 }
@@ -308,10 +344,39 @@ fn find_can<'a>(links: &'a [Link], name: &str) -> Result<&'a Link> {
     Ok(link)
 }
 
-/// Whether `-D` with these options means this rule (`cgw_remove_job`): flags, hop limit, interfaces and the filter as it was
-/// given. No filter is the same as `0:0`.
+/// The newest rule whose modifications have the uid of this rule's.
+fn with_uid<'a>(new: &'a mut [Entry], old: &'a mut [Entry], rule: &Rule) -> Option<&'a mut Entry> {
+    let uid = rule.changes.as_ref().map_or(0, |c| c.uid);
+    if uid == 0 {
+        return None;
+    }
+    let mut newest_first = new.iter_mut().rev().chain(old);
+    newest_first.find(|entry| entry.rule.changes.as_ref().is_some_and(|c| c.uid == uid))
+}
+
+/// Replaces a rule's modifications, and nothing else (`cgw_create_job`).
+fn replace_changes(entry: &mut Entry, rule: &Rule, source: u32, target: u32) -> Result<()> {
+    let have = &entry.rule;
+    let same = (entry.source, entry.target, have.kind) == (source, target, rule.kind)
+        && raw_filter(have) == raw_filter(rule);
+    if !same {
+        return Err(Error::Uid {
+            uid: rule.changes.as_ref().map_or(0, |c| c.uid),
+            rule: have.to_string(),
+        });
+    }
+    entry.rule.changes.clone_from(&rule.changes);
+    Ok(())
+}
+
+/// The filter as it was given. No filter is the same as `0:0`.
+fn raw_filter(rule: &Rule) -> Option<Filter> {
+    rule.filter.filter(|f| !f.is_empty())
+}
+
+/// Whether `-D` with these options means this rule (`cgw_remove_job`): flags, hop limit, interfaces, the filter as it was
+/// given, and the uid or the modifications. No filter is the same as `0:0`.
 fn same_rule(a: &Rule, b: &Rule) -> bool {
-    let filter = |r: &Rule| r.filter.filter(|f| !f.is_empty());
     (
         &a.source,
         &a.target,
@@ -320,7 +385,7 @@ fn same_rule(a: &Rule, b: &Rule) -> bool {
         a.timestamp,
         a.iif_tx_ok,
         a.limit,
-        filter(a),
+        raw_filter(a),
     ) == (
         &b.source,
         &b.target,
@@ -329,6 +394,6 @@ fn same_rule(a: &Rule, b: &Rule) -> bool {
         b.timestamp,
         b.iif_tx_ok,
         b.limit,
-        filter(b),
-    )
+        raw_filter(b),
+    ) && Changes::same(a.changes.as_ref(), b.changes.as_ref())
 }

@@ -1,8 +1,8 @@
 //! What tc does for a list of rules, and which engine an interface gets.
 
-use crate::compile::{Compiled, Input, Outcome, Step};
+use crate::compile::{Compiled, Input, List, Outcome, Step};
 use crate::kernel::bpf;
-use crate::kernel::filter::{Action, Plan, SHARED};
+use crate::kernel::filter::{Action, End, Plan, SHARED};
 use crate::kernel::link::Link;
 use crate::rule::Engine;
 
@@ -10,8 +10,12 @@ use crate::rule::Engine;
 /// more would make a look-up slower; beyond, rules with the same targets share a filter, and with it the count of refused frames.
 pub(super) const OWN_FILTERS: usize = 1024;
 
-/// The actions of a list. Copies that are to be echoed leave last, with a mark for the filter at their target.
-pub(super) fn of_list(rules: &[Input], steps: &[Step], exclusive: bool, shared: bool) -> Plan {
+/// Actions of one tc filter.
+const MAX_ACTIONS: usize = 32;
+
+/// The actions of a list. Unless their forms differ, copies that are to be echoed leave last, with a mark for the filter
+/// at their target.
+pub(super) fn of_list(rules: &[Input], list: &List, exclusive: bool, shared: bool) -> Plan {
     let send = |step: &Step| {
         let rule = &rules[step.rule as usize];
         Action::Send {
@@ -19,41 +23,73 @@ pub(super) fn of_list(rules: &[Input], steps: &[Step], exclusive: bool, shared: 
             rule: if shared { SHARED } else { rule.slot },
         }
     };
-    let (echoed, plain): (Vec<&Step>, Vec<&Step>) = steps
-        .iter()
-        .filter(|step| step.outcome == Outcome::Sent)
-        .partition(|step| step.echo);
-    let mut actions: Vec<Action> = plain.into_iter().map(send).collect();
-    actions.extend(marked(echoed.into_iter().map(send).collect(), exclusive));
-    Plan { actions, exclusive }
-}
-
-/// Actions on frames with the mark of an echo.
-fn marked(mut actions: Vec<Action>, exclusive: bool) -> Vec<Action> {
-    if !actions.is_empty() {
-        actions.insert(0, Action::Tag);
-        if !exclusive {
-            actions.push(Action::Untag);
-        }
+    let mut steps: Vec<&Step> = list.sent().collect();
+    if !list.forms {
+        steps.sort_by_key(|step| step.echo);
     }
-    actions
+    plan(&steps, list.forms, exclusive, |step| step.run, send)
 }
 
 /// The echoes of a list alone, for frames that the program sends itself: their copies cannot be echoed where they leave,
 /// because the kernel would cut the place of the prefix from them (`tcf_mirred_to_dev`).
-pub(super) fn echoes_of_list(rules: &[Input], steps: &[Step], exclusive: bool) -> Plan {
-    let actions = steps
-        .iter()
-        .filter(|step| step.echo)
-        .map(|step| Action::Echo {
-            ifindex: rules[step.rule as usize].target,
-            rule: SHARED,
-        })
-        .collect();
+pub(super) fn echoes_of_list(rules: &[Input], list: &List, exclusive: bool) -> Plan {
+    let echo = |step: &Step| Action::Echo {
+        ifindex: rules[step.rule as usize].target,
+        rule: SHARED,
+    };
+    let steps: Vec<&Step> = list.sent().filter(|step| step.echo).collect();
+    plan(&steps, list.forms, exclusive, |step| step.echo_run, echo)
+}
+
+/// The same list for a frame that is changed back afterwards.
+pub(super) fn restoring(plan: &Plan) -> Plan {
     Plan {
-        actions: marked(actions, exclusive),
-        exclusive,
+        runs: plan.runs.clone(),
+        end: End::Next,
     }
+}
+
+fn plan(
+    steps: &[&Step],
+    forms: bool,
+    exclusive: bool,
+    begins: impl Fn(&Step) -> bool,
+    action: impl Fn(&Step) -> Action,
+) -> Plan {
+    let mut runs: Vec<Vec<Action>> = Vec::new();
+    // What the mark says; the program takes it off between runs whose forms differ.
+    let mut tag = None;
+    for step in steps {
+        let wanted = step.echo.then_some(step.state);
+        let full = |run: &Vec<Action>| run.len() + 3 > MAX_ACTIONS;
+        if runs.last().is_none_or(full) || forms && begins(step) {
+            runs.push(Vec::new());
+            if forms {
+                tag = None;
+            }
+        }
+        if let Some(run) = runs.last_mut() {
+            if wanted != tag {
+                run.push(wanted.map_or(Action::Untag, Action::Tag));
+                tag = wanted;
+            }
+            run.push(action(step));
+        }
+    }
+    let end = match steps.last() {
+        Some(last) if exclusive && !last.checked => End::Gone {
+            redirect: !last.keeps_stamp(),
+        },
+        _ if forms => End::Next,
+        _ => End::Deliver,
+    };
+    if tag.is_some()
+        && end == End::Deliver
+        && let Some(run) = runs.last_mut()
+    {
+        run.push(Action::Untag);
+    }
+    Plan { runs, end }
 }
 
 /// Why XDP cannot serve an interface; `None` when it can.
@@ -79,6 +115,9 @@ pub(super) fn xdp_obstacle(
         return Some(
             "another rule echoes to it (-e), and XDP cannot tell an echo from a new frame".into(),
         );
+    }
+    if steps().any(Step::edits) {
+        return Some("a rule modifies frames (-m, -M), which only tc can".into());
     }
     if steps().any(|step| step.outcome != Outcome::Sent) {
         return Some("a rule leads to an interface that cannot take its frames".into());

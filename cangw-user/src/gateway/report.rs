@@ -24,8 +24,12 @@ pub struct RuleReport {
     pub handled: u64,
     /// Frames that it did not take: `dropped_refused` and `dropped_mtu` together.
     pub dropped: u64,
-    /// Frames that had reached the hop limit.
+    /// Frames that went no further by rule: `deleted_hop_limit` and `deleted_too_long` together.
     pub deleted: u64,
+    /// Of `deleted`: the hop limit was reached.
+    pub deleted_hop_limit: u64,
+    /// Of `deleted`: the modified length does not fit the type of frame.
+    pub deleted_too_long: u64,
     /// Of `dropped`: target down, gone, or its queue full.
     pub dropped_refused: u64,
     /// Of `dropped`: the target's MTU is too small.
@@ -135,7 +139,9 @@ impl Gateway {
                 waiting_for,
                 handled: counters.sent.saturating_sub(dropped_refused),
                 dropped: dropped_refused + counters.mtu,
-                deleted: counters.hop_limit,
+                deleted: counters.hop_limit + counters.too_long,
+                deleted_hop_limit: counters.hop_limit,
+                deleted_too_long: counters.too_long,
                 dropped_refused,
                 dropped_mtu: counters.mtu,
                 skipped_origin: counters.origin,

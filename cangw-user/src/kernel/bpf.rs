@@ -14,10 +14,12 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 8] = [
-    "TABLES", "EXACT", "HALVES", "CROSS", "RULES", "REASONS", "LAST", "AYA_LOGS",
+const MAPS: [&str; 11] = [
+    "TABLES", "EXACT", "HALVES", "CROSS", "EDITS", "FLIGHTS", "TICKETS", "RULES", "REASONS",
+    "LAST", "AYA_LOGS",
 ];
 const TC: &str = "program_tc";
+const STEP: &str = "program_step";
 const XDP: &str = "program_xdp";
 const REDIRECT_ERR: &str = "program_redirect_err";
 const REDIRECT_ERR_LINK: &str = "link_redirect_err";
@@ -47,11 +49,15 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
         map.pin(pins.path("AYA_LOGS"))
             .map_err(failed("pin the log buffer"))?;
     }
-    let tc: &mut SchedClassifier = program(&mut ebpf, "cangw_tc")?;
-    tc.load().map_err(failed("load the tc program"))?;
-    replace(pins, TC, |path| {
-        tc.pin(path).map_err(failed("pin the tc program"))
-    })?;
+    // The main program last: where it is, all are.
+    for (name, pin) in [("cangw_step", STEP), ("cangw_tc", TC)] {
+        let tc: &mut SchedClassifier = program(&mut ebpf, name)?;
+        tc.load()
+            .map_err(failed(format!("load the program {name}")))?;
+        replace(pins, pin, |path| {
+            tc.pin(path).map_err(failed("pin a tc program"))
+        })?;
+    }
     let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
     xdp.load().map_err(failed("load the XDP program"))?;
     replace(pins, XDP, |path| {
@@ -108,18 +114,30 @@ pub fn is_loaded(pins: &Pins) -> bool {
     pins.path(TC).exists()
 }
 
-/// The tc program, for as long as it is held.
+/// A tc program, for as long as it is held.
 pub struct TcProgram(SchedClassifier);
 
 impl TcProgram {
-    /// Opens it.
+    /// Opens the one that classifies.
     ///
     /// # Errors
     /// When it is not pinned.
     pub fn open(pins: &Pins) -> Result<Self> {
-        SchedClassifier::from_pin(pins.path(TC))
+        Self::open_pin(pins, TC)
+    }
+
+    /// Opens the one that stands between the runs of lists.
+    ///
+    /// # Errors
+    /// When it is not pinned.
+    pub fn open_step(pins: &Pins) -> Result<Self> {
+        Self::open_pin(pins, STEP)
+    }
+
+    fn open_pin(pins: &Pins, name: &str) -> Result<Self> {
+        SchedClassifier::from_pin(pins.path(name))
             .map(Self)
-            .map_err(failed("open the tc program"))
+            .map_err(failed(format!("open {name}")))
     }
 
     /// Its descriptor.
@@ -228,8 +246,11 @@ impl Trial {
         let mut ebpf = EbpfLoader::new()
             .load(OBJECT)
             .map_err(failed("load the eBPF maps"))?;
-        let tc: &mut SchedClassifier = program(&mut ebpf, "cangw_tc")?;
-        tc.load().map_err(failed("load the tc program"))?;
+        for name in ["cangw_step", "cangw_tc"] {
+            let tc: &mut SchedClassifier = program(&mut ebpf, name)?;
+            tc.load()
+                .map_err(failed(format!("load the program {name}")))?;
+        }
         let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
         xdp.load().map_err(failed("load the XDP program"))?;
         let errors: &mut TracePoint = program(&mut ebpf, "cangw_redirect_err")?;

@@ -1,7 +1,13 @@
 //! tc at an interface: the clsact qdisc, the program's filter, the fw filters that carry out lists, and the one that echoes.
 //!
-//! A list is a sequence of actions under one handle. An fw filter holds at most 32 actions, so that a longer
-//! list goes on under the same handle at the next priority.
+//! A list is a sequence of runs, each an fw filter with the handle of the list. Between the priorities of two runs stands the program that
+//! gives a frame its next form:
+//!
+//! ```text
+//! 51712 cangw_tc    51713 first runs    51714 cangw_step    51715 second runs    51716 cangw_step ...
+//! ```
+
+use std::collections::{HashMap, HashSet};
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla as _};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -15,8 +21,6 @@ use crate::error::{Error, Result};
 
 /// Priority of the program; the lists follow. High numbers, so that other users' filters come first.
 const PRIORITY: u16 = 0xCA00;
-/// `TCA_ACT_MAX_PRIO`: actions of one filter.
-const MAX_ACTIONS: usize = 32;
 /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)`
 const INGRESS: u32 = 0xFFFF_FFF2;
 /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)`
@@ -26,6 +30,7 @@ const CLSACT: u32 = 0xFFFF_FFF1;
 /// `ETH_P_ALL` in network order.
 const ALL_PROTOCOLS: u32 = 0x0300;
 const PROGRAM_NAME: &str = "cangw";
+const STEP_NAME: &str = "cangw_step";
 
 // linux/pkt_cls.h, tc_act/*.h
 const TCA_FW_ACT: u16 = 4;
@@ -81,22 +86,51 @@ pub enum Action {
         /// Slot of the rule, or [`SHARED`].
         rule: u32,
     },
-    /// Mark the frame as an echo of ours.
-    Tag,
-    /// Take all marks off.
+    /// Mark the frame as an echo of ours, in this state.
+    Tag(u16),
+    /// Take the mark of an echo off.
     Untag,
 }
 
 /// In place of a rule's slot: the list serves several rules.
 pub const SHARED: u32 = u32::MAX;
 
-/// What a list does, after which the frame is delivered on its source or, if exclusive, not.
+/// What a list does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
-    /// The steps.
-    pub actions: Vec<Action>,
-    /// Whether local sockets of the source miss the frame.
-    pub exclusive: bool,
+    /// The steps, run by run; at most 32 in each.
+    pub runs: Vec<Vec<Action>>,
+    /// What becomes of the frame afterwards.
+    pub end: End,
+}
+
+/// What becomes of a frame at the end of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// It is delivered on its source.
+    Deliver,
+    /// It is not. `redirect`: the last copy is the frame itself, which loses its receive time stamp (`skb_set_redirected`).
+    Gone {
+        /// Whether the last action takes the frame.
+        redirect: bool,
+    },
+    /// The program sees it once more.
+    Next,
+}
+
+impl Plan {
+    /// How many times the program stands between runs, or behind them.
+    #[must_use]
+    pub fn stages(&self) -> u16 {
+        let behind = usize::from(self.end == End::Next);
+        (self.runs.len() + behind).saturating_sub(1) as u16
+    }
+
+    /// Whether it does nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
 }
 
 /// An action as tc has it.
@@ -113,8 +147,8 @@ struct Raw {
 /// A filter of ours, as the kernel has it.
 #[derive(Clone, Debug)]
 pub struct Installed {
-    /// Priority, relative to the first list's.
-    chunk: u16,
+    /// Number of the run, from 0.
+    run: u16,
     /// Handle of the list.
     pub handle: u32,
     actions: Vec<Raw>,
@@ -123,29 +157,33 @@ pub struct Installed {
 }
 
 impl Plan {
-    /// The actions, in filters of at most 32.
+    /// The actions of each run.
     fn raw(&self) -> Vec<Vec<Raw>> {
-        let mut actions: Vec<Raw> = self.actions.iter().map(|a| a.raw()).collect();
-        if let Some(last) = actions.last_mut() {
-            last.control = Control::Deliver as i32;
-            if self.exclusive && last.kind == "mirred" {
-                // The last copy is the frame itself.
-                last.control = Control::Gone as i32;
-                last.first = match last.first {
-                    EGRESS_MIRROR => EGRESS_REDIRECT,
-                    INGRESS_MIRROR => INGRESS_REDIRECT,
-                    other => other,
-                };
-            }
-        }
-        let chunks = actions.len().div_ceil(MAX_ACTIONS);
-        let mut filters: Vec<Vec<Raw>> = actions.chunks(MAX_ACTIONS).map(<[_]>::to_vec).collect();
-        for filter in filters.iter_mut().take(chunks.saturating_sub(1)) {
-            if let Some(last) = filter.last_mut() {
+        let mut runs: Vec<Vec<Raw>> = Vec::with_capacity(self.runs.len());
+        for actions in &self.runs {
+            let mut run: Vec<Raw> = actions.iter().map(|a| a.raw()).collect();
+            if let Some(last) = run.last_mut() {
                 last.control = Control::NextFilter as i32;
             }
+            runs.push(run);
         }
-        filters
+        if let Some(last) = runs.last_mut().and_then(|run| run.last_mut()) {
+            match self.end {
+                End::Deliver => last.control = Control::Deliver as i32,
+                End::Next => {}
+                End::Gone { redirect } => {
+                    last.control = Control::Gone as i32;
+                    if redirect {
+                        last.first = match last.first {
+                            EGRESS_MIRROR => EGRESS_REDIRECT,
+                            INGRESS_MIRROR => INGRESS_REDIRECT,
+                            other => other,
+                        };
+                    }
+                }
+            }
+        }
+        runs
     }
 }
 
@@ -155,8 +193,11 @@ impl Action {
         let (kind, first, second, rule) = match self {
             Self::Send { ifindex, rule } => ("mirred", EGRESS_MIRROR, ifindex, rule),
             Self::Echo { ifindex, rule } => ("mirred", INGRESS_MIRROR, ifindex, rule),
-            Self::Tag => ("skbedit", mark::ECHO, mark::ECHO, 0),
-            Self::Untag => ("skbedit", 0, u32::MAX, 0),
+            Self::Tag(state) => {
+                let state = u32::from(state) << mark::STATE_SHIFT;
+                ("skbedit", mark::ECHO | state, mark::ECHO | mark::STATE, 0)
+            }
+            Self::Untag => ("skbedit", 0, mark::ECHO | mark::STATE, 0),
         };
         Raw {
             kind,
@@ -299,16 +340,42 @@ fn gone_is_fine(result: Result<()>) -> Result<()> {
     }
 }
 
+/// Priority of a run of lists.
+const fn run_priority(run: u16) -> u16 {
+    PRIORITY + 1 + 2 * run
+}
+
 /// Attaches the program, or replaces the one that is attached without a gap.
 ///
 /// # Errors
 /// When the kernel cannot.
 pub fn attach(netlink: &Netlink, ifindex: u32, program: i32) -> Result<()> {
+    attach_at(netlink, ifindex, PRIORITY, PROGRAM_NAME, program)
+}
+
+/// Attaches the program behind the first `stages` runs, or replaces it there.
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn attach_steps(netlink: &Netlink, ifindex: u32, stages: u16, program: i32) -> Result<()> {
+    (0..stages).try_for_each(|stage| {
+        let priority = run_priority(stage) + 1;
+        attach_at(netlink, ifindex, priority, STEP_NAME, program)
+    })
+}
+
+fn attach_at(
+    netlink: &Netlink,
+    ifindex: u32,
+    priority: u16,
+    name: &str,
+    program: i32,
+) -> Result<()> {
     let options = Attributes::default()
         .with_u32(TCA_BPF_FD, program as u32)
-        .with_text(TCA_BPF_NAME, PROGRAM_NAME)
+        .with_text(TCA_BPF_NAME, name)
         .with_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
-    let header = header(ifindex, INGRESS, 1, PRIORITY);
+    let header = header(ifindex, INGRESS, 1, priority);
     let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "bpf", Some(options)));
     netlink
         .change("attach the program", request, NLM_F_CREATE | NLM_F_REPLACE)
@@ -320,9 +387,45 @@ pub fn attach(netlink: &Netlink, ifindex: u32, program: i32) -> Result<()> {
 /// # Errors
 /// When the kernel cannot, except that it is gone.
 pub fn detach(netlink: &Netlink, ifindex: u32) -> Result<()> {
-    let header = header(ifindex, INGRESS, 1, PRIORITY);
+    detach_at(netlink, ifindex, PRIORITY)
+}
+
+/// Detaches the program behind all but the first `stages` runs.
+///
+/// # Errors
+/// When the kernel cannot, except that it is gone.
+pub fn detach_steps(netlink: &Netlink, ifindex: u32, stages: u16) -> Result<()> {
+    for priority in step_priorities(netlink, ifindex)? {
+        if priority > run_priority(stages) {
+            detach_at(netlink, ifindex, priority)?;
+        }
+    }
+    Ok(())
+}
+
+fn detach_at(netlink: &Netlink, ifindex: u32, priority: u16) -> Result<()> {
+    let header = header(ifindex, INGRESS, 1, priority);
     let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "bpf", None));
     gone_is_fine(netlink.change("detach the program", request, 0))
+}
+
+/// Where `cangw_step` is attached.
+fn step_priorities(netlink: &Netlink, ifindex: u32) -> Result<Vec<u16>> {
+    Ok(filters(netlink, ifindex)?
+        .iter()
+        .filter_map(|filter| match filter {
+            RouteNetlinkMessage::NewTrafficFilter(m) => Some(m),
+            _ => None,
+        })
+        .filter(|m| {
+            u32::from(m.header.handle) != 0
+                && m.attributes
+                    .iter()
+                    .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "bpf"))
+        })
+        .map(|m| (m.header.info >> 16) as u16)
+        .filter(|p| *p > PRIORITY && (*p - PRIORITY).is_multiple_of(2))
+        .collect())
 }
 
 /// Installs a list under a handle.
@@ -330,7 +433,7 @@ pub fn detach(netlink: &Netlink, ifindex: u32) -> Result<()> {
 /// # Errors
 /// When the kernel cannot.
 pub fn add_list(netlink: &Netlink, ifindex: u32, handle: u32, plan: &Plan) -> Result<()> {
-    for (chunk, actions) in plan.raw().iter().enumerate() {
+    for (run, actions) in plan.raw().iter().enumerate() {
         let mut list = Attributes::default();
         for (i, action) in actions.iter().enumerate() {
             list = list.with_nested(i as u16 + 1, action.attributes());
@@ -338,7 +441,7 @@ pub fn add_list(netlink: &Netlink, ifindex: u32, handle: u32, plan: &Plan) -> Re
         let options = Attributes::default()
             .with_u32(TCA_FW_MASK, mark::FW_MASK)
             .with_nested(TCA_FW_ACT, list);
-        let header = header(ifindex, INGRESS, handle, PRIORITY + 1 + chunk as u16);
+        let header = header(ifindex, INGRESS, handle, run_priority(run as u16));
         let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "fw", Some(options)));
         netlink
             .change(
@@ -363,6 +466,7 @@ pub fn add_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
     };
     let untag = Raw {
         control: Control::Deliver as i32,
+        second: u32::MAX,
         ..Action::Untag.raw()
     };
     let actions = Attributes::default()
@@ -394,7 +498,7 @@ pub fn delete_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
 /// # Errors
 /// When the kernel cannot, except that it is gone.
 pub fn delete_list(netlink: &Netlink, ifindex: u32, filter: &Installed) -> Result<()> {
-    let header = header(ifindex, INGRESS, filter.handle, PRIORITY + 1 + filter.chunk);
+    let header = header(ifindex, INGRESS, filter.handle, run_priority(filter.run));
     let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "fw", None));
     gone_is_fine(netlink.change("remove a list of actions", request, 0))
 }
@@ -404,22 +508,7 @@ pub fn delete_list(netlink: &Netlink, ifindex: u32, filter: &Installed) -> Resul
 /// # Errors
 /// When the kernel refuses to list them.
 pub fn installed(netlink: &Netlink, ifindex: u32) -> Result<Vec<Installed>> {
-    let mut header = header(ifindex, INGRESS, 0, 0);
-    header.info = 0;
-    let request = RouteNetlinkMessage::GetTrafficFilter(TcMessage::from_parts(header, Vec::new()));
-    let answers = match netlink.dump("list the filters", request) {
-        // No qdisc, no filters.
-        Err(Error::Netlink { source, .. })
-            if matches!(
-                source.raw_os_error(),
-                Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)
-            ) =>
-        {
-            return Ok(Vec::new());
-        }
-        other => other?,
-    };
-    Ok(answers
+    Ok(filters(netlink, ifindex)?
         .iter()
         .filter_map(|answer| match answer {
             RouteNetlinkMessage::NewTrafficFilter(m) => parse(m),
@@ -428,9 +517,28 @@ pub fn installed(netlink: &Netlink, ifindex: u32) -> Result<Vec<Installed>> {
         .collect())
 }
 
+/// All filters at the ingress hook of an interface.
+fn filters(netlink: &Netlink, ifindex: u32) -> Result<Vec<RouteNetlinkMessage>> {
+    let mut header = header(ifindex, INGRESS, 0, 0);
+    header.info = 0;
+    let request = RouteNetlinkMessage::GetTrafficFilter(TcMessage::from_parts(header, Vec::new()));
+    match netlink.dump("list the filters", request) {
+        // No qdisc, no filters.
+        Err(Error::Netlink { source, .. })
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
 fn parse(message: &TcMessage) -> Option<Installed> {
     let priority = (message.header.info >> 16) as u16;
-    let chunk = priority.checked_sub(PRIORITY + 1)?;
+    let run = priority.checked_sub(PRIORITY + 1)? / 2;
     let handle = u32::from(message.header.handle);
     if handle == 0
         || !message
@@ -441,7 +549,7 @@ fn parse(message: &TcMessage) -> Option<Installed> {
         return None;
     }
     let mut filter = Installed {
-        chunk,
+        run,
         handle,
         actions: Vec::new(),
         refused: Vec::new(),
@@ -475,24 +583,56 @@ fn parse(message: &TcMessage) -> Option<Installed> {
     Some(filter)
 }
 
-/// The handle under which a plan is already installed, whole.
-#[must_use]
-pub fn find(installed: &[Installed], plan: &Plan, echo_only: bool) -> Option<u32> {
-    let wanted = plan.raw();
-    installed
-        .iter()
-        .filter(|f| f.chunk == 0 && (f.handle & mark::ECHO_ONLY != 0) == echo_only)
-        .map(|f| f.handle)
-        .find(|&handle| {
-            let mut chunks: Vec<&Installed> =
-                installed.iter().filter(|f| f.handle == handle).collect();
-            chunks.sort_by_key(|f| f.chunk);
-            chunks.len() == wanted.len()
-                && chunks
-                    .iter()
-                    .zip(&wanted)
-                    .all(|(have, want)| have.actions == *want)
-        })
+/// The lists that an interface has, to find those that can stay.
+#[derive(Debug, Default)]
+pub struct Lists {
+    by_handle: HashMap<u32, Vec<Vec<Raw>>>,
+    by_content: HashMap<Vec<Vec<Raw>>, Vec<u32>>,
+}
+
+impl Lists {
+    /// Puts the runs of each list together.
+    #[must_use]
+    pub fn new(mut installed: Vec<Installed>) -> Self {
+        installed.sort_by_key(|filter| filter.run);
+        let mut lists = Self::default();
+        for filter in installed {
+            let runs = lists.by_handle.entry(filter.handle).or_default();
+            runs.push(filter.actions);
+        }
+        for (handle, runs) in &lists.by_handle {
+            let handles = lists.by_content.entry(runs.clone()).or_default();
+            handles.push(*handle);
+        }
+        lists
+    }
+
+    /// The handles in use, without the bits that tell twins apart.
+    #[must_use]
+    pub fn handles(&self) -> HashSet<u32> {
+        let handles = self.by_handle.keys();
+        handles.map(|handle| handle & mark::HANDLE).collect()
+    }
+
+    /// A handle of which the first twin is installed, and no twin with other actions. Twins are given by their bits.
+    #[must_use]
+    pub fn find(&self, twins: &[(u32, Plan)]) -> Option<u32> {
+        let (_, first) = twins.first()?;
+        let fits = |handle: u32| {
+            twins.iter().all(|(bits, plan)| {
+                let have = self.by_handle.get(&(handle | bits));
+                have.is_none_or(|have| *have == plan.raw())
+            })
+        };
+        let mut handles = self.by_content.get(&first.raw())?.iter().copied();
+        handles.find(|&handle| handle & !mark::HANDLE == 0 && fits(handle))
+    }
+
+    /// Whether anything is installed under a handle.
+    #[must_use]
+    pub fn has(&self, handle: u32) -> bool {
+        self.by_handle.contains_key(&handle)
+    }
 }
 
 #[cfg(test)]
@@ -514,7 +654,8 @@ mod tests {
                 ifindex: 4,
                 rule: SHARED,
             },
-            Action::Tag,
+            Action::Tag(0),
+            Action::Tag(8191),
             Action::Untag,
         ] {
             let raw = action.raw();
@@ -524,32 +665,33 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_go_on_at_the_next_priority() {
-        let plan = Plan {
-            actions: (1..=65).map(send).collect(),
-            exclusive: true,
+    fn runs_lead_to_each_other_and_the_last_to_its_end() {
+        let plan = |end| Plan {
+            runs: vec![vec![send(1), send(2)], vec![send(3)]],
+            end,
         };
-        let filters = plan.raw();
-        assert_eq!(
-            filters.iter().map(Vec::len).collect::<Vec<_>>(),
-            [32, 32, 1]
-        );
-        assert_eq!(filters[0][31].control, Control::NextFilter as i32);
-        assert_eq!(filters[2][0].control, Control::Gone as i32);
-        assert_eq!(filters[2][0].first, EGRESS_REDIRECT);
-    }
-
-    #[test]
-    fn a_shared_frame_is_delivered_after_its_last_copy() {
-        let plan = Plan {
-            actions: vec![send(1), send(2)],
-            exclusive: false,
+        let ends = |end| {
+            let runs = plan(end).raw();
+            let control = |run: usize, at: usize| (runs[run][at].control, runs[run][at].first);
+            (control(0, 0), control(0, 1), control(1, 0))
         };
-        let filters = plan.raw();
-        assert_eq!(filters[0][0].control, Control::NextAction as i32);
+        let more = (Control::NextAction as i32, EGRESS_MIRROR);
+        let next = (Control::NextFilter as i32, EGRESS_MIRROR);
+        let gone = Control::Gone as i32;
         assert_eq!(
-            (filters[0][1].control, filters[0][1].first),
-            (Control::Deliver as i32, EGRESS_MIRROR)
+            ends(End::Deliver),
+            (more, next, (Control::Deliver as i32, EGRESS_MIRROR))
         );
+        assert_eq!(ends(End::Next), (more, next, next));
+        assert_eq!(
+            ends(End::Gone { redirect: true }),
+            (more, next, (gone, EGRESS_REDIRECT))
+        );
+        assert_eq!(
+            ends(End::Gone { redirect: false }),
+            (more, next, (gone, EGRESS_MIRROR))
+        );
+        assert_eq!(plan(End::Deliver).stages(), 1);
+        assert_eq!(plan(End::Next).stages(), 2);
     }
 }

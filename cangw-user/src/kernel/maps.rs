@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use cangw_common::abi::{self, CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
+use cangw_common::edit::Edit;
 
 use super::bpf::{failed, replace};
 use super::pins::Pins;
@@ -29,6 +30,7 @@ pub struct Maps {
     exact: ArrayOfMaps<MapData, HashMap<MapData, u32, u32>>,
     halves: ArrayOfMaps<MapData, Array<MapData, Halves>>,
     cross: ArrayOfMaps<MapData, Array<MapData, CrossChunk>>,
+    edits: ArrayOfMaps<MapData, Array<MapData, Edit>>,
     rules: PerCpuArray<MapData, RuleCounters>,
     rules_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
@@ -41,6 +43,7 @@ fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
         hop_limit: sum.hop_limit + value.hop_limit,
         mtu: sum.mtu + value.mtu,
         origin: sum.origin + value.origin,
+        too_long: sum.too_long + value.too_long,
     }
 }
 
@@ -82,6 +85,14 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             ARRAY,
             size_of::<u32>(),
             size_of::<CrossChunk>(),
+            INNER_MAP,
+        ),
+        (
+            "EDITS",
+            aux,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<Edit>(),
             INNER_MAP,
         ),
     ] {
@@ -127,6 +138,7 @@ impl Maps {
             exact: open(pins, "EXACT")?,
             halves: open(pins, "HALVES")?,
             cross: open(pins, "CROSS")?,
+            edits: open(pins, "EDITS")?,
             rules: open(pins, "RULES")?,
             rules_fd: MapData::from_pin(pins.path("RULES"))
                 .map_err(failed("open the map RULES"))?,
@@ -156,6 +168,12 @@ impl Maps {
             self.cross
                 .set(aux, &cross, 0)
                 .map_err(failed("install the cross table"))?;
+        }
+        if !compiled.edits.is_empty() {
+            let edits = array(compiled.edits.iter().map(|edit| &**edit), INNER_MAP)?;
+            self.edits
+                .set(aux, &edits, 0)
+                .map_err(failed("install the modifications"))?;
         }
         let tables = array(std::iter::once(&*compiled.tables), 0)?;
         self.tables
