@@ -59,6 +59,9 @@ impl Operation {
     }
 }
 
+/// Set in the flags of every FD frame.
+const CANFD_FDF: u8 = 4;
+
 /// [`Modification::elements`]: the identifier with its flags (`CGW_MOD_ID`).
 pub const ID: u8 = 1;
 /// [`Modification::elements`]: the length, or data length code (`CGW_MOD_DLC`, `CGW_MOD_LEN`).
@@ -416,6 +419,14 @@ impl Changes {
             if m.elements & LEN != 0 && self.kind == Kind::Classic {
                 edit.flags |= DLC;
             }
+        }
+        if self.kind == Kind::Fd {
+            // can_send() does this to each FD frame that can-gw sends.
+            Operation::Or.compose(
+                &mut edit.keep.0[field::FLAGS],
+                &mut edit.flip.0[field::FLAGS],
+                CANFD_FDF,
+            );
         }
         edit
     }

@@ -204,6 +204,9 @@ fn one_by_one(kind: FrameType, modifications: &[Modification], frame: &FrameByte
             }
         }
     }
+    if kind == FrameType::Fd {
+        f.0[5] |= 4;
+    }
     f
 }
 

@@ -64,6 +64,37 @@ cases! {
         cangw -A -s can0 -d v0 -e -f 0~0
         relay can1 x0p bus
         total 52 0 0";
+    modifications_from_a_controller: "
+        cangw -A -s can0 -d x0 -m OR:I:400.0.0000000000000000 -m SET:D:0.0.0102030405060708 -x 0:-2:-1:5A
+        cangw -A -s can0 -d x0
+        cangw -A -s can0 -d can2 -m XOR:D:0.0.FFFFFFFFFFFFFFFF
+        cangw -A -s can0 -d v0 -e -m SET:L:0.C.0000000000000000
+        cangw -A -s can0 -d x1 -m SET:L:0.10.0000000000000000
+        cangw -A -s can0 -d x1 -f 123:7FF
+        relay can1 x0p bus
+        total 118 0 28";
+    // The oldest rule is the last that sends: its frame shows that the others have come.
+    modifications_to_a_controller: "
+        cangw -A -s v0 -d can0
+        cangw -A -s v0 -d x0
+        cangw -A -s v0 -d can0 -e -m XOR:D:0.0.FFFFFFFFFFFFFFFF -m AND:I:C00000F0.0.0000000000000000
+        relay v0 can1 bus
+        total 84 0 0";
+    an_echo_of_a_modified_frame_from_a_controller: "
+        cangw -A -s can0 -d x1
+        cangw -A -s can0 -d v0 -e -m SET:I:124.0.0000000000000000
+        cangw -A -s v0 -d can0 -e -f 124:7FF
+        cangw -A -s v0 -d x0 -m SET:I:125.0.0000000000000000
+        relay can1 x1p bus
+        total 56 0 56";
+    a_chain_of_modified_frames_from_a_controller: "
+        hops 2
+        cangw -A -s can0 -d x1
+        cangw -A -s can0 -d v0 -e -m SET:I:124.0.0000000000000000
+        cangw -A -s v0 -d can2 -f 124:7FF
+        cangw -A -s v0 -d x0 -m SET:D:125.0.0102030405060708
+        relay can1 x1p bus
+        total 112 0 0";
     local_sockets_of_a_controller: "
         cangw -A -s can0 -d x0
         relay can0 x0p bus

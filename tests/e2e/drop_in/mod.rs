@@ -5,4 +5,5 @@ mod errors;
 mod frames;
 mod hardware;
 mod hops;
+mod modify;
 mod script;
