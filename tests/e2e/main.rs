@@ -2,6 +2,7 @@
 
 mod clean;
 mod drop_in;
+mod edits;
 mod engines;
 mod flood;
 mod lifecycle;

@@ -1,12 +1,10 @@
 //! 10,000 rules, compared with a model that looks at each of them.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::process::Stdio;
 
 use cangw_tests::frame::{EFF, Frame, RTR};
 use cangw_tests::lab::{Lab, Link};
-use cangw_tests::tool::{Answer, Cangw};
+use cangw_tests::tool::{Cangw, load, try_load};
 
 const RULES: usize = 10_000;
 const TARGETS: [&str; 3] = ["x1", "x2", "x3"];
@@ -112,7 +110,7 @@ fn ten_thousand_rules() {
         let target = TARGETS[rule.target];
         file += &format!("-s x0 -d {target} -f {:X}:{:X}\n", rule.id, rule.mask);
     }
-    load(&lab, &file);
+    load(&lab.namespace, &file);
     let listed = Cangw::Ours.list(&lab.namespace);
     assert_eq!(listed.len(), RULES);
 
@@ -141,7 +139,7 @@ fn ten_thousand_rules() {
     assert!(counted == handled, "each rule counts its own frames");
 
     // A file with one bad line changes nothing.
-    let answer = try_load(&lab, "-s x0 -d x1\n-s x0 -d nosuch\n");
+    let answer = try_load(&lab.namespace, "-s x0 -d x1\n-s x0 -d nosuch\n");
     assert_eq!(answer.code, 1, "{answer:?}");
     assert!(answer.stderr.contains("nosuch"), "{answer:?}");
     assert!(Cangw::Ours.list(&lab.namespace) == listed);
@@ -149,7 +147,10 @@ fn ten_thousand_rules() {
     // What `cangw -L` prints can be loaded.
     let text = Cangw::Ours.must(&lab.namespace, "-L");
     Cangw::Ours.must(&lab.namespace, "-F");
-    load(&lab, &text.lines().rev().collect::<Vec<_>>().join("\n"));
+    load(
+        &lab.namespace,
+        &text.lines().rev().collect::<Vec<_>>().join("\n"),
+    );
     let again = Cangw::Ours.list(&lab.namespace);
     assert!(
         again
@@ -163,7 +164,7 @@ fn ten_thousand_rules() {
 fn more_rules_for_a_frame_than_fit_are_refused() {
     let lab = Lab::new("many", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
     let line = "-s x0 -d x1 -f 123:7FF\n";
-    load(&lab, &line.repeat(256));
+    load(&lab.namespace, &line.repeat(256));
     lab.send("x0p", &Frame::classic(0x123, &[]));
     let before = Cangw::Ours.list(&lab.namespace);
     assert_eq!(before.len(), 256);
@@ -172,24 +173,4 @@ fn more_rules_for_a_frame_than_fit_are_refused() {
     assert_eq!(answer.code, 1, "{answer:?}");
     assert!(answer.stderr.contains("256"), "{answer:?}");
     assert_eq!(Cangw::Ours.list(&lab.namespace), before);
-}
-
-fn load(lab: &Lab, rules: &str) {
-    let answer = try_load(lab, rules);
-    assert_eq!(answer.code, 0, "{answer:?}");
-}
-
-fn try_load(lab: &Lab, rules: &str) -> Answer {
-    let mut child = Cangw::Ours
-        .command(&lab.namespace)
-        .args(["rule", "load", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cangw runs");
-    let mut input = child.stdin.take().expect("standard input is a pipe");
-    input.write_all(rules.as_bytes()).expect("cangw reads");
-    drop(input);
-    child.wait_with_output().expect("cangw ends").into()
 }

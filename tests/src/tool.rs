@@ -1,10 +1,11 @@
 //! The two programs of the name `cangw`.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use crate::namespace::Namespace;
@@ -166,6 +167,35 @@ impl Cangw {
         );
         answer.stdout.lines().map(Listed::parse).collect()
     }
+}
+
+/// Adds rules, the oldest first, with our `cangw rule load`.
+///
+/// # Panics
+/// When it fails.
+pub fn load(namespace: &Namespace, rules: &str) {
+    let answer = try_load(namespace, rules);
+    assert_eq!(answer.code, 0, "{answer:?}");
+}
+
+/// As [`load`], whatever it answers.
+///
+/// # Panics
+/// When it does not run.
+#[must_use]
+pub fn try_load(namespace: &Namespace, rules: &str) -> Answer {
+    let mut child = Cangw::Ours
+        .command(namespace)
+        .args(["rule", "load", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cangw runs");
+    let mut input = child.stdin.take().expect("standard input is a pipe");
+    input.write_all(rules.as_bytes()).expect("cangw reads");
+    drop(input);
+    child.wait_with_output().expect("cangw ends").into()
 }
 
 /// The JSON that our `cangw` prints.
