@@ -101,18 +101,33 @@ impl Skb {
         unsafe { (*self.0).tstamp = stamp }
     }
 
-    /// A number that goes with the frame through the filters of this hook.
+    /// The ticket that goes with the frame through the filters of this hook; `None` when it has none.
     #[inline(always)]
-    pub fn note(self) -> u32 {
+    pub fn ticket(self) -> Option<u32> {
         // SAFETY: as in `protocol`.
-        unsafe { (*self.0).cb[0] }
+        let (ticket, check) = unsafe { ((*self.0).cb[0], (*self.0).cb[1]) };
+        // What others left in cb does not look like this.
+        (check == !ticket).then_some(ticket)
     }
 
-    /// Sets the number.
+    /// Gives the frame a ticket.
     #[inline(always)]
-    pub fn set_note(self, note: u32) {
+    pub fn set_ticket(self, ticket: u32) {
         // SAFETY: as in `protocol`; cb is writable at tc.
-        unsafe { (*self.0).cb[0] = note }
+        unsafe {
+            (*self.0).cb[0] = ticket;
+            (*self.0).cb[1] = !ticket;
+        }
+    }
+
+    /// Takes the ticket off.
+    #[inline(always)]
+    pub fn clear_ticket(self) {
+        // SAFETY: as in `set_ticket`.
+        unsafe {
+            (*self.0).cb[0] = 0;
+            (*self.0).cb[1] = 0;
+        }
     }
 
     /// Head of the frame behind `prefix` bytes.

@@ -126,11 +126,10 @@ pub fn out_of_memory(slot: u32) -> i32 {
 /// Between two filters of a list: another form, or, for a list that is only long, nothing.
 #[inline(always)]
 pub fn step(skb: Skb) -> i32 {
-    let note = skb.note();
-    if note == 0 {
+    let Some(ticket) = skb.ticket() else {
         return TC_ACT_UNSPEC;
-    }
-    match maps::flight(note - 1) {
+    };
+    match maps::flight(ticket) {
         Some(flight) => advance(skb, flight),
         None => out_of_memory(abi::slot(skb.ifindex(), 0)),
     }

@@ -125,8 +125,7 @@ pub fn count(counter: *mut u64, times: u64) {
 /// Room for a frame in flight, with a ticket by which [`flight`] finds it again.
 #[inline(always)]
 pub fn board() -> Option<(u32, &'static mut Flight)> {
-    // One bit less, so that `Skb::note` can tell a ticket from none.
-    let ticket = take_ticket(TICKETS.get_ptr_mut(0)?) as u32 & 0x7FFF_FFFF;
+    let ticket = take_ticket(TICKETS.get_ptr_mut(0)?) as u32;
     let flight = FLIGHTS.get_ptr_mut(ticket % FLIGHT_COUNT)?;
     // SAFETY: a value of a per-CPU map, valid until the program ends. Another frame on this CPU takes another ticket; the one that
     // takes the same room, 16 tickets later, shows in `Flight::ticket`.

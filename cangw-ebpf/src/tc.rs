@@ -81,13 +81,13 @@ fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: u32) -> i
     let loses_stamp = stamp != 0 && first.flags & LIST_STAMP != 0;
     let forms = first.flags & LIST_FORMS != 0;
     let restores = loses_stamp && !exclusive && layout.prefix == 0;
-    skb.set_note(0);
+    skb.clear_ticket();
     let mut flight = core::ptr::null_mut();
     if forms || restores {
         let Some((ticket, room)) = maps::board() else {
             return out_of_memory(slot);
         };
-        skb.set_note(ticket + 1);
+        skb.set_ticket(ticket);
         room.stamp = stamp;
         room.mark = handle;
         room.slot = slot;

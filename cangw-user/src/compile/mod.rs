@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cangw_common::abi::{
-    CrossChunk, HAS_EXACT, Halves, MAX_LIST, SPACE_HALVES, STANDARD_KEYS, Space, SpaceIndex, Tables,
+    CrossChunk, HAS_EXACT, Halves, MAX_LIST, SPACE_HALVES, STANDARD_KEYS, Space, SpaceIndex,
+    Tables, form,
 };
 use cangw_common::classify::{ListId, Lookup, exact_key};
 use cangw_common::edit::Edit;
@@ -22,6 +23,9 @@ pub use halves::MAX_CROSS;
 use lists::Lists;
 pub use lists::{List, Outcome, Step};
 pub use states::{State, States};
+
+/// Rules that modify frames, in the tables of one interface.
+pub const MAX_EDITS: usize = form::EDIT as usize - 1;
 
 /// A rule, as the compiler sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +133,12 @@ pub enum Error {
         /// Cells needed.
         cells: u64,
     },
+    /// More rules modify frames than can be numbered.
+    #[error("{} rules modify frames; at most {MAX_EDITS} can", .rules.len())]
+    TooManyEdits {
+        /// These rules.
+        rules: Vec<usize>,
+    },
     /// Edited echoes can reach an interface in too many ways.
     #[error(
         "edited echoes can come to the interface with index {ifindex} by more than {} combinations of origin and hops; lower max-hops",
@@ -147,6 +157,7 @@ impl Error {
         match self {
             Self::ListTooLong { rules }
             | Self::TooManyLists { rules }
+            | Self::TooManyEdits { rules }
             | Self::TooManyMasks { rules, .. } => rules,
             Self::TooManyStates { .. } => &[],
         }
@@ -198,6 +209,12 @@ pub fn compile(interface: Interface, rules: &[Input], states: &States) -> Result
     order.sort_by_key(|&i| class(&rules[i].matching));
     let sorted: Vec<Input> = order.iter().map(|&i| rules[i].clone()).collect();
     let mut out = Compiled::nothing();
+    let editing: Vec<usize> = (0..rules.len())
+        .filter(|&i| rules[i].edit.is_some())
+        .collect();
+    if editing.len() > MAX_EDITS {
+        return Err(Error::TooManyEdits { rules: editing });
+    }
     let mut lists = Lists::new(interface, &sorted, states);
     build(interface, &sorted, &mut lists, &mut out).map_err(|e| name_rules(e, &order))?;
     let (cells, lists, edits) = lists.finish();
@@ -221,6 +238,7 @@ fn name_rules(error: Error, order: &[usize]) -> Error {
             rules: back(rules),
             cells,
         },
+        Error::TooManyEdits { rules } => Error::TooManyEdits { rules: back(rules) },
         Error::TooManyStates { ifindex } => Error::TooManyStates { ifindex },
     }
 }
