@@ -184,6 +184,8 @@ pub const QUEUE: usize = 512;
 pub const FLIGHTS: u32 = 16;
 
 /// A frame between the program and the end of its list.
+///
+/// The numbers are 32 bits wide because that is what the programs compute with.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Flight {
@@ -211,14 +213,14 @@ pub struct Flight {
     pub taken: u32,
     /// The form that the frame has now.
     pub form: u32,
-    /// 1 when edits count for their rules, 0 when that is done already.
-    pub counts: u32,
     /// 1 when local sockets of the source are not to get the frame.
     pub exclusive: u32,
     /// Runs that were sent.
     pub sent: u32,
     /// The forms of the runs to come.
     pub queue: [u16; QUEUE],
+    /// 0.
+    pub reserved: u32,
 }
 
 /// Everything the data path looks up for an interface, replaced as a whole.
@@ -313,6 +315,35 @@ impl Reason {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceCounters(pub [u64; 5]);
 
+impl Flight {
+    /// Prepares the flight of a frame without a prefix.
+    #[inline(always)]
+    pub fn begin(&mut self, slot: u32, aux: u32, stamp: u64, kind: u32) {
+        self.stamp = stamp;
+        self.slot = slot;
+        self.aux = aux;
+        self.kind = kind;
+        self.mark = 0;
+        self.prefix = 0;
+        self.queued = 0;
+        self.taken = 0;
+        self.form = 0;
+        self.exclusive = 0;
+        self.sent = 0;
+    }
+
+    /// Type of the frame; CAN XL frames, which are not edited, count as FD.
+    #[must_use]
+    #[inline(always)]
+    pub const fn kind(&self) -> FrameType {
+        if self.kind == FrameType::Classic as u32 {
+            FrameType::Classic
+        } else {
+            FrameType::Fd
+        }
+    }
+}
+
 /// Bits of `skb->mark` between the program and the tc filters behind it.
 pub mod mark {
     /// Handle of the fw filters: the list that is carried out.
@@ -345,7 +376,7 @@ const _: () = {
     assert!(MAX_RULES <= 1 << 16);
     assert!(size_of::<RuleCounters>() == 48);
     assert!(size_of::<InterfaceCounters>() == 40);
-    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 12 + 2 * QUEUE);
+    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 11 + 2 * QUEUE + 4);
     assert!(QUEUE > MAX_LIST as usize);
     // Lists are numbered with 16 bits.
     assert!(MAX_CELLS <= 1 << 16);

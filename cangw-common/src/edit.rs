@@ -3,7 +3,7 @@
 //! AND, OR, XOR and SET with constants, one after the other, do one of four things to each bit: keep, flip, clear or
 //! set it. So any sequence of them is `(frame & keep) ^ flip`, at the same cost for one operation and for four.
 
-use crate::frame::{FrameType, field};
+use crate::frame::{CLASSIC_LEN, FrameType, field};
 use crate::opaque;
 
 /// Bytes of the longest frame that can be edited, a CAN FD frame.
@@ -139,19 +139,19 @@ impl Edit {
     #[must_use]
     #[inline(always)]
     pub fn apply(&self, kind: FrameType, from: &FrameBytes, to: &mut FrameBytes) -> bool {
-        let words = match kind {
-            FrameType::Classic => 2,
-            FrameType::Fd => BYTES / 8,
+        let fd = match kind {
+            FrameType::Classic => false,
+            FrameType::Fd => true,
             FrameType::Xl => return false,
         };
-        let mut i = 0;
-        while i < words {
-            to.set_word(i, (from.word(i) & self.keep.word(i)) ^ self.flip.word(i));
-            i += 1;
+        self.apply_words(0, CLASSIC_LEN as usize / 8, from, to);
+        if fd {
+            self.apply_words(CLASSIC_LEN as usize / 8, BYTES / 8, from, to);
         }
-        let fits = match kind {
-            FrameType::Classic => self.flags & DLC == 0 || self.set_dlc(from, to),
-            FrameType::Fd | FrameType::Xl => to.0[field::LEN] <= 64,
+        let fits = if fd {
+            to.0[field::LEN] <= 64
+        } else {
+            self.flags & DLC == 0 || self.set_dlc(from, to)
         };
         if fits && self.flags & CRC8 != 0 {
             self.write_crc8(to);
@@ -160,6 +160,15 @@ impl Edit {
             self.write_xor(to);
         }
         fits
+    }
+
+    #[inline(always)]
+    fn apply_words(&self, first: usize, end: usize, from: &FrameBytes, to: &mut FrameBytes) {
+        let mut i = first;
+        while i < end {
+            to.set_word(i, (from.word(i) & self.keep.word(i)) ^ self.flip.word(i));
+            i += 1;
+        }
     }
 
     /// `mod_retrieve_ccdlc`, the operations, and `mod_store_ccdlc`.

@@ -120,16 +120,6 @@ impl Skb {
         }
     }
 
-    /// Takes the ticket off.
-    #[inline(always)]
-    pub fn clear_ticket(self) {
-        // SAFETY: as in `set_ticket`.
-        unsafe {
-            (*self.0).cb[0] = 0;
-            (*self.0).cb[1] = 0;
-        }
-    }
-
     /// Head of the frame behind `prefix` bytes.
     #[inline(always)]
     pub fn head(self, prefix: u32) -> Option<Head> {

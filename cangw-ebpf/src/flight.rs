@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use cangw_common::abi::{self, Flight, QUEUE, Reason, form};
 use cangw_common::edit::CHECKED;
-use cangw_common::frame::FrameType;
 use cangw_common::opaque;
 
 use crate::access::Skb;
@@ -28,20 +27,17 @@ pub enum Shaped {
     NoMemory,
 }
 
-/// Gives the frame that begins `offset` bytes into the buffer a form.
+/// Gives the frame that begins `offset` bytes into the buffer a form. With `counts`, edits that may not fit are counted
+/// for their rules.
 #[inline(always)]
-pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32) -> Shaped {
+pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, counts: bool) -> Shaped {
     let kept = form & u32::from(form::KEEP) != 0;
     skb.set_stamp(if kept { flight.stamp } else { 0 });
     let number = form & u32::from(form::EDIT);
     if number == flight.form {
         return Shaped::Ready;
     }
-    let kind = if flight.kind == FrameType::Classic as u32 {
-        FrameType::Classic
-    } else {
-        FrameType::Fd
-    };
+    let kind = flight.kind();
     if number == 0 {
         flight.form = 0;
         return ready(skb.store_frame(kind, offset, &flight.original));
@@ -50,13 +46,8 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32) -> Shaped {
     let Some(edit) = maps::edit(flight.aux, number) else {
         return Shaped::NoMemory;
     };
-    let fits = match kind {
-        FrameType::Classic => edit.apply(FrameType::Classic, &flight.original, &mut flight.work),
-        FrameType::Fd | FrameType::Xl => {
-            edit.apply(FrameType::Fd, &flight.original, &mut flight.work)
-        }
-    };
-    if edit.flags & CHECKED != 0 && flight.counts != 0 {
+    let fits = edit.apply(kind, &flight.original, &mut flight.work);
+    if edit.flags & CHECKED != 0 && counts {
         if fits {
             list::add(edit.rule as u16, 1, |r| &raw mut r.sent);
         } else {
@@ -96,12 +87,13 @@ pub fn advance(skb: Skb, flight: &mut Flight) -> i32 {
         if flight.exclusive != 0 && flight.sent != 0 {
             return TC_ACT_STOLEN;
         }
-        return match shape(skb, flight, prefix, u32::from(form::KEEP)) {
+        return match shape(skb, flight, prefix, u32::from(form::KEEP), false) {
             Shaped::Ready | Shaped::TooLong => TC_ACT_OK,
             Shaped::NoMemory => out_of_memory(flight.slot),
         };
     }
-    match shape(skb, flight, prefix, form) {
+    // A frame with a prefix was sent and counted by the program.
+    match shape(skb, flight, prefix, form, prefix == 0) {
         Shaped::Ready => {
             flight.sent = 1;
             skb.set_mark(flight.mark);

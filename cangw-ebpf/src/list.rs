@@ -12,21 +12,22 @@ use crate::access::Skb;
 use crate::flight::{self, Shaped};
 use crate::maps;
 
-/// What to do with each rule.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Step {
-    /// Count it; the filters behind the program send. Its form waits in the flight, if there is one.
-    Count,
-    /// Let its form wait for the filters that echo.
-    QueueEcho,
-    /// Count it as stopped by the target's MTU.
-    CountMtu,
-    /// See whether the target carries the frame.
-    CheckMtu,
-    /// Send a copy, and count that.
-    Send,
+/// What to do with each rule of a list.
+pub trait Visit {
+    /// Does it.
+    fn visit(walk: &mut Walk<'_>, cell: &Cell);
 }
+
+/// Count it; the filters behind the program send. Its form waits in the flight, if there is one.
+pub struct Count;
+/// Let its form wait for the filters that echo.
+pub struct QueueEcho;
+/// Count it as stopped by the target's MTU.
+pub struct CountMtu;
+/// See whether the target carries the frame.
+pub struct CheckMtu;
+/// Send a copy, and count that.
+pub struct Send;
 
 /// A walk over a list.
 #[repr(C)]
@@ -35,10 +36,9 @@ pub struct Walk<'a> {
     skb: Skb,
     /// Null when all copies look like the frame.
     flight: *mut Flight,
-    step: Step,
     next: u32,
     len: u32,
-    /// Set by [`Step::CheckMtu`] when a target does not carry the frame.
+    /// Set by [`CheckMtu`] when a target does not carry the frame.
     pub misfit: u32,
 }
 
@@ -56,28 +56,20 @@ impl<'a> Walk<'a> {
             tables,
             skb,
             flight,
-            step: Step::Count,
             next: 0,
             len,
             misfit: 0,
         }
     }
 
-    /// The frame's buffer.
+    /// Visits every rule of the list that begins with `first`.
     #[inline(always)]
-    pub fn skb(&self) -> Skb {
-        self.skb
-    }
-
-    /// Does `step` for every rule of the list that begins with `first`.
-    #[inline(always)]
-    pub fn each(&mut self, first: &Cell, step: Step) {
+    pub fn each<V: Visit>(&mut self, first: &Cell) {
         let len = u32::from(first.len);
         if len == 0 {
             return;
         }
-        self.step = step;
-        self.visit(first);
+        V::visit(self, first);
         if len > 1 {
             self.next = u32::from(first.next);
             // A helper instead of a loop: the verifier looks at its body once, however long the list.
@@ -85,36 +77,10 @@ impl<'a> Walk<'a> {
             unsafe {
                 bpf_loop(
                     len - 1,
-                    visit_next as *mut c_void,
+                    visit_next::<V> as *mut c_void,
                     core::ptr::from_mut(self).cast(),
                     0,
                 );
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn visit(&mut self, cell: &Cell) {
-        if cell.flags & UNSENT != 0 {
-            if matches!(self.step, Step::Count | Step::CountMtu | Step::Send) {
-                count_unsent(cell);
-            }
-            return;
-        }
-        match self.step {
-            Step::Count => {
-                if cell.flags & CHECKED == 0 {
-                    with_rule(cell, |r| &raw mut r.sent);
-                }
-                self.queue(cell, RUN);
-            }
-            Step::QueueEcho => self.queue(cell, ECHO_RUN),
-            Step::CountMtu => with_rule(cell, |r| &raw mut r.mtu),
-            Step::Send => self.send(cell),
-            Step::CheckMtu => {
-                if !self.skb.fits(cell.ifindex, self.len) {
-                    self.misfit = 1;
-                }
             }
         }
     }
@@ -129,16 +95,77 @@ impl<'a> Walk<'a> {
             flight::queue(flight, cell.form());
         }
     }
+}
 
+/// The body of the loop.
+extern "C" fn visit_next<V: Visit>(index: u32, walk: *mut c_void) -> i64 {
+    // SAFETY: `each` passes its own walk, which lives on the stack for the whole loop.
+    let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
+    let cell = cell(walk.tables, walk.next.wrapping_add(index));
+    V::visit(walk, cell);
+    0
+}
+
+#[inline(always)]
+fn sends(cell: &Cell) -> bool {
+    cell.flags & UNSENT == 0
+}
+
+impl Visit for Count {
     #[inline(always)]
-    fn send(&mut self, cell: &Cell) {
-        if !self.skb.fits(cell.ifindex, self.len) {
+    fn visit(walk: &mut Walk<'_>, cell: &Cell) {
+        if !sends(cell) {
+            count_unsent(cell);
+            return;
+        }
+        if cell.flags & CHECKED == 0 {
+            with_rule(cell, |r| &raw mut r.sent);
+        }
+        walk.queue(cell, RUN);
+    }
+}
+
+impl Visit for QueueEcho {
+    #[inline(always)]
+    fn visit(walk: &mut Walk<'_>, cell: &Cell) {
+        walk.queue(cell, ECHO_RUN);
+    }
+}
+
+impl Visit for CountMtu {
+    #[inline(always)]
+    fn visit(_: &mut Walk<'_>, cell: &Cell) {
+        if sends(cell) {
+            with_rule(cell, |r| &raw mut r.mtu);
+        } else {
+            count_unsent(cell);
+        }
+    }
+}
+
+impl Visit for CheckMtu {
+    #[inline(always)]
+    fn visit(walk: &mut Walk<'_>, cell: &Cell) {
+        if sends(cell) && !walk.skb.fits(cell.ifindex, walk.len) {
+            walk.misfit = 1;
+        }
+    }
+}
+
+impl Visit for Send {
+    #[inline(always)]
+    fn visit(walk: &mut Walk<'_>, cell: &Cell) {
+        if !sends(cell) {
+            count_unsent(cell);
+            return;
+        }
+        if !walk.skb.fits(cell.ifindex, walk.len) {
             with_rule(cell, |r| &raw mut r.mtu);
             return;
         }
         // SAFETY: as in `queue`.
-        if let Some(flight) = unsafe { self.flight.as_mut() } {
-            match flight::shape(self.skb, flight, 0, u32::from(cell.form())) {
+        if let Some(flight) = unsafe { walk.flight.as_mut() } {
+            match flight::shape(walk.skb, flight, 0, u32::from(cell.form()), false) {
                 Shaped::Ready => {}
                 Shaped::TooLong => {
                     with_rule(cell, |r| &raw mut r.too_long);
@@ -152,19 +179,10 @@ impl<'a> Walk<'a> {
             }
         }
         with_rule(cell, |r| &raw mut r.sent);
-        if !self.skb.send_copy(cell.ifindex) {
+        if !walk.skb.send_copy(cell.ifindex) {
             with_rule(cell, |r| &raw mut r.refused);
         }
     }
-}
-
-/// The body of the loop.
-extern "C" fn visit_next(index: u32, walk: *mut c_void) -> i64 {
-    // SAFETY: `each` passes its own walk, which lives on the stack for the whole loop.
-    let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
-    let cell = cell(walk.tables, walk.next.wrapping_add(index));
-    walk.visit(cell);
-    0
 }
 
 /// Counts why a rule does not send.

@@ -1,6 +1,7 @@
 //! The eBPF programs of the CAN gateway.
 //!
 //! - `cangw_tc` classifies at tc ingress and hands the frame to the fw filter that carries out its list,
+//! - `cangw_driver` goes on with frames behind a driver's prefix,
 //! - `cangw_step` gives a frame another form between two filters of its list,
 //! - `cangw_xdp` forwards at generic XDP, for exclusive interfaces,
 //! - `cangw_redirect_err` counts what generic XDP could not deliver.
@@ -10,6 +11,7 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod access;
+mod driver;
 mod flight;
 mod list;
 mod maps;
@@ -22,7 +24,13 @@ use aya_ebpf::programs::{TcContext, TracePointContext, XdpContext};
 /// tc ingress: classify a frame, count it, and mark it for the filters behind.
 #[classifier]
 pub fn cangw_tc(ctx: TcContext) -> i32 {
-    tc::receive(ctx)
+    tc::receive(&ctx)
+}
+
+/// tc ingress, called by `cangw_tc`: send a frame that stands behind a prefix.
+#[classifier]
+pub fn cangw_driver(ctx: TcContext) -> i32 {
+    driver::receive(&ctx)
 }
 
 /// tc ingress, between the filters: prepare the next copies.

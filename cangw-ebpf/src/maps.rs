@@ -1,8 +1,9 @@
 //! The maps, private behind named functions. Userspace fills them before it attaches a program.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{
     self, CrossChunk, FLIGHTS as FLIGHT_COUNT, Flight, Halves, InterfaceCounters, Reason,
     RuleCounters, Tables,
@@ -33,6 +34,8 @@ static EDITS: ArrayOfMaps<Array<Edit, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
 static FLIGHTS: PerCpuArray<Flight, { FLIGHT_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
 static TICKETS: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
+static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 #[btf_map]
 static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -161,6 +164,23 @@ fn take_ticket(next: *mut u64) -> u64 {
         *next += 1;
         *next - 1
     }
+}
+
+/// The programs that others go on with, by their places in the map. Together they would be too much for the verifier.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Next {
+    /// `cangw_step`
+    Step = 0,
+    /// `cangw_driver`
+    Driver = 1,
+}
+
+/// Goes on with another program; returns only if it is not there.
+#[inline(always)]
+pub fn go_on(ctx: &TcContext, next: Next) {
+    // SAFETY: nothing of this program is left undone.
+    unsafe { PROGRAMS.tail_call(ctx, next as u32) };
 }
 
 /// An edit of an interface, by its number from 1.

@@ -1,64 +1,75 @@
 //! tc ingress: the engine that does everything.
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use cangw_common::abi::{self, EXCLUSIVE, LIST_ECHO, LIST_FORMS, LIST_STAMP, Reason, Tables, mark};
+use cangw_common::abi::{self, EXCLUSIVE, Flight, LIST_FORMS, LIST_STAMP, Reason, Tables, mark};
 use cangw_common::classify::{NO_RULE, classify};
-use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Layout, layout};
+use cangw_common::frame::{FrameType, Layout, layout};
 
 use crate::access::Skb;
-use crate::flight::{advance, out_of_memory};
-use crate::list::{Step, Walk, cell};
-use crate::maps::{self, Aux};
+use crate::flight::out_of_memory;
+use crate::list::{CheckMtu, Count, CountMtu, Walk, cell};
+use crate::maps::{self, Aux, Next};
 
-/// The most bytes of prefix that a driver's frame is known to have (6.1).
-const MAX_TRIM: u32 = 16;
+/// A frame for which there are rules.
+pub struct Found {
+    /// Slot of the interface.
+    pub slot: u32,
+    /// Its tables.
+    pub tables: &'static Tables,
+    /// Where the frame lies.
+    pub layout: Layout,
+    /// Number of the list.
+    pub list: u32,
+}
 
-/// Receives a frame. `TC_ACT_OK` lets it go on to local sockets; `TC_ACT_UNSPEC` leads to the filter of its mark.
+/// Looks a frame up; `None` when it is not for this gateway, which is counted.
 #[inline(always)]
-pub fn receive(ctx: TcContext) -> i32 {
+pub fn find(ctx: &TcContext) -> Option<Found> {
     let skb = Skb(ctx.skb.skb);
-    let state = if skb.mark() & mark::ECHO == 0 {
-        0
-    } else {
-        let state = (skb.mark() & mark::STATE) >> mark::STATE_SHIFT;
+    let mut state = 0;
+    if skb.mark() & mark::ECHO != 0 {
+        state = (skb.mark() & mark::STATE) >> mark::STATE_SHIFT;
         if state == 0 {
-            return TC_ACT_OK;
+            return None;
         }
-        state
-    };
-    let Some(kind) = FrameType::from_protocol(skb.protocol()) else {
-        return TC_ACT_OK;
-    };
+    }
+    let kind = FrameType::from_protocol(skb.protocol())?;
     let ifindex = skb.ifindex();
     let Some((slot, tables)) = maps::tables(ifindex) else {
         maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
-        return TC_ACT_OK;
+        return None;
     };
     if state > tables.head.states {
         // The rules changed while the echo was on its way.
         maps::count_reason(slot, Reason::NoTables);
-        return TC_ACT_OK;
+        return None;
     }
     let Some((layout, id)) = frame(skb, kind) else {
         maps::count_reason(slot, Reason::Malformed);
-        return TC_ACT_OK;
+        return None;
     };
     match classify(tables, &Aux, kind, id) {
         Ok(NO_RULE) => {
             maps::count_reason(slot, Reason::Unmatched);
-            TC_ACT_OK
+            None
         }
         Ok(list) => {
             if maps::debug() {
-                debug!(&ctx, "if {} id {:x} list {}", ifindex, id, list);
+                debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
             }
-            forward(skb, slot, tables, layout, u32::from(list) + state)
+            let list = u32::from(list) + state;
+            Some(Found {
+                slot,
+                tables,
+                layout,
+                list,
+            })
         }
         Err(_) => {
             maps::count_reason(slot, Reason::Malformed);
-            TC_ACT_OK
+            None
         }
     }
 }
@@ -71,86 +82,88 @@ fn frame(skb: Skb, kind: FrameType) -> Option<(Layout, u32)> {
     head.is_valid(layout).then_some((layout, head.id))
 }
 
-/// Carries out a list of rules.
+/// Receives a frame. `TC_ACT_OK` lets it go on to local sockets; `TC_ACT_UNSPEC` leads to the filter of its mark.
 #[inline(always)]
-fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: u32) -> i32 {
+pub fn receive(ctx: &TcContext) -> i32 {
+    let Some(found) = find(ctx) else {
+        return TC_ACT_OK;
+    };
+    let skb = Skb(ctx.skb.skb);
+    let first = cell(found.tables, found.list);
+    let changes =
+        first.flags & LIST_FORMS != 0 || first.flags & LIST_STAMP != 0 && skb.stamp() != 0;
+    let next = if found.layout.prefix != 0 {
+        Next::Driver
+    } else if changes || !matches!(found.layout.kind, FrameType::Classic) {
+        let kind = found.layout.kind as u32;
+        let verdict = forward_other(skb.0, found.slot, found.tables, found.list, kind);
+        if verdict != SHAPE {
+            return verdict;
+        }
+        Next::Step
+    } else {
+        // A classic frame whose copies look like it, as most are.
+        let len = found.layout.len;
+        Walk::new(found.tables, skb, core::ptr::null_mut(), len).each::<Count>(first);
+        let handle = u32::from(first.handle);
+        if handle == 0 {
+            return TC_ACT_OK;
+        }
+        skb.set_mark(handle);
+        return TC_ACT_UNSPEC;
+    };
+    maps::go_on(ctx, next);
+    out_of_memory(found.slot)
+}
+
+/// Beside the kernel's verdicts: `cangw_step` is to give the frame its first form.
+const SHAPE: i32 = 0x100;
+
+/// Carries out a list of rules for any frame without a prefix. A function of its own, so that its variables cost the others nothing.
+#[inline(never)]
+fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kind: u32) -> i32 {
+    let skb = Skb(skb);
     let first = cell(tables, list);
     let handle = u32::from(first.handle);
     let exclusive = tables.head.flags & EXCLUSIVE != 0;
     let stamp = skb.stamp();
     let loses_stamp = stamp != 0 && first.flags & LIST_STAMP != 0;
     let forms = first.flags & LIST_FORMS != 0;
-    let restores = loses_stamp && !exclusive && layout.prefix == 0;
-    skb.clear_ticket();
-    let mut flight = core::ptr::null_mut();
+    let restores = loses_stamp && !exclusive;
+    let mut flight: *mut Flight = core::ptr::null_mut();
     if forms || restores {
         let Some((ticket, room)) = maps::board() else {
             return out_of_memory(slot);
         };
         skb.set_ticket(ticket);
-        room.stamp = stamp;
+        room.begin(slot, tables.head.aux, stamp, kind);
         room.mark = handle;
-        room.slot = slot;
-        room.aux = tables.head.aux;
-        room.prefix = layout.prefix;
-        room.kind = layout.kind as u32;
-        room.queued = 0;
-        room.taken = 0;
-        room.form = 0;
-        room.counts = u32::from(layout.prefix == 0);
         room.exclusive = u32::from(exclusive);
-        room.sent = 0;
-        if forms && !skb.load_frame(layout.kind, layout.prefix, &mut room.original) {
+        if forms && !skb.load_frame(room.kind(), 0, &mut room.original) {
             maps::count_reason(slot, Reason::Malformed);
             return TC_ACT_OK;
         }
         flight = core::ptr::from_mut(room);
     }
-    if loses_stamp {
-        skb.set_stamp(0);
-    }
-    let mut walk = Walk::new(tables, skb, flight, layout.len);
-    if layout.prefix != 0 {
-        if send_copies(&mut walk, layout, first).is_none() {
-            maps::count_reason(slot, Reason::Malformed);
-            return TC_ACT_OK;
-        }
-        skb.set_stamp(stamp);
-        if first.flags & LIST_ECHO == 0 {
-            return if handle != 0 && exclusive {
-                TC_ACT_SHOT
-            } else {
-                TC_ACT_OK
-            };
-        }
-        // SAFETY: a value of a per-CPU map, valid until the program ends; `walk` refers to it only while it walks.
-        if forms && let Some(flight) = unsafe { flight.as_mut() } {
-            walk.each(first, Step::QueueEcho);
-            flight.mark = handle | mark::ECHO_ONLY;
-            flight.form = 0;
-            flight.sent = 1;
-            return advance(skb, flight);
-        }
-        skb.set_mark(handle | mark::ECHO_ONLY);
-        return TC_ACT_UNSPEC;
-    }
-    if !matches!(layout.kind, FrameType::Classic) {
+    let mut walk = Walk::new(tables, skb, flight, skb.len());
+    if kind != FrameType::Classic as u32 {
         // An MTU can only shrink while its interface is down, so this fails only between such a change
         // and the next call of `cangw`, which takes the target out of the list.
-        walk.each(first, Step::CheckMtu);
+        walk.each::<CheckMtu>(first);
         if walk.misfit != 0 {
-            walk.each(first, Step::CountMtu);
-            skb.set_stamp(stamp);
+            walk.each::<CountMtu>(first);
             return TC_ACT_OK;
         }
     }
-    walk.each(first, Step::Count);
+    walk.each::<Count>(first);
     if handle == 0 {
         return TC_ACT_OK;
     }
-    // SAFETY: as above.
-    if forms && let Some(flight) = unsafe { flight.as_mut() } {
-        return advance(skb, flight);
+    if forms {
+        return SHAPE;
+    }
+    if loses_stamp {
+        skb.set_stamp(0);
     }
     skb.set_mark(if restores {
         handle | mark::RESTORE
@@ -159,39 +172,3 @@ fn forward(skb: Skb, slot: u32, tables: &Tables, layout: Layout, list: u32) -> i
     });
     TC_ACT_UNSPEC
 }
-
-/// Sends a driver's frame from within the program: its buffer starts with the driver's private bytes, which
-/// would leave with the frame if a tc action sent it.
-#[inline(always)]
-fn send_copies(walk: &mut Walk<'_>, layout: Layout, first: &abi::Cell) -> Option<()> {
-    match layout.kind {
-        FrameType::Classic => trim::<{ CLASSIC_LEN as usize }>(walk, layout.prefix, first),
-        FrameType::Fd => trim::<{ FD_LEN as usize }>(walk, layout.prefix, first),
-        FrameType::Xl => None,
-    }
-}
-
-/// Moves the frame to the front of the buffer, sends a copy to each target, and restores the buffer.
-#[inline(always)]
-fn trim<const N: usize>(walk: &mut Walk<'_>, prefix: u32, first: &abi::Cell) -> Option<()> {
-    if prefix > MAX_TRIM {
-        return None;
-    }
-    let skb = walk.skb();
-    // Frames are at least 16 bytes long, so that the first 16 bytes of the buffer are always there; those
-    // behind a shorter prefix belong to the frame, which is written back after them.
-    let mut front = [0u8; MAX_TRIM as usize];
-    let mut frame = [0u8; N];
-    if !skb.load(0, &mut front)
-        || !skb.load(prefix, &mut frame)
-        || !skb.store(0, &frame)
-        || !skb.resize(N as u32)
-    {
-        return None;
-    }
-    walk.each(first, Step::Send);
-    (skb.resize(prefix + N as u32) && skb.store(0, &front) && skb.store(prefix, &frame))
-        .then_some(())
-}
-
-const _: () = assert!(CLASSIC_LEN >= MAX_TRIM);

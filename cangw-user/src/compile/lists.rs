@@ -80,7 +80,7 @@ pub struct List {
     pub id: ListId,
     /// Its steps, in the order in which can-gw would do them.
     pub steps: Vec<Step>,
-    /// Whether its copies have different forms.
+    /// Whether the program stands between its copies, because they have different forms or are too many for one run.
     pub forms: bool,
 }
 
@@ -317,13 +317,12 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// Whether copies of a list have different forms, or one that is not the frame's. Also when copies that lose their time stamp
-/// need more than one run, between which the program stands.
+/// Whether the program stands between the copies of a list: they have different forms, or one that is not the frame's, or are too
+/// many for one run.
 fn needs_forms(steps: &[Step]) -> bool {
     let sent = || steps.iter().filter(|s| s.outcome == Outcome::Sent);
     let first = sent().next().map(|step| step.form);
-    sent().any(|step| step.edits() || Some(step.form) != first)
-        || sent().count() > MAX_RUN && sent().any(|step| !step.keeps_stamp())
+    sent().any(|step| step.edits() || Some(step.form) != first) || sent().count() > MAX_RUN
 }
 
 /// Marks where runs of copies of the same form begin.

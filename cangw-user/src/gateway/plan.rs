@@ -10,9 +10,6 @@ use crate::rule::Engine;
 /// more would make a look-up slower; beyond, rules with the same targets share a filter, and with it the count of refused frames.
 pub(super) const OWN_FILTERS: usize = 1024;
 
-/// Actions of one tc filter.
-const MAX_ACTIONS: usize = 32;
-
 /// The actions of a list. Unless their forms differ, copies that are to be echoed leave last, with a mark for the filter
 /// at their target.
 pub(super) fn of_list(rules: &[Input], list: &List, exclusive: bool, shared: bool) -> Plan {
@@ -61,12 +58,9 @@ fn plan(
     let mut tag = None;
     for step in steps {
         let wanted = step.echo.then_some(step.state);
-        let full = |run: &Vec<Action>| run.len() + 3 > MAX_ACTIONS;
-        if runs.last().is_none_or(full) || forms && begins(step) {
+        if runs.is_empty() || forms && begins(step) {
             runs.push(Vec::new());
-            if forms {
-                tag = None;
-            }
+            tag = None;
         }
         if let Some(run) = runs.last_mut() {
             if wanted != tag {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use aya::maps::ProgramArray;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TracePoint, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
@@ -14,12 +15,15 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 11] = [
-    "TABLES", "EXACT", "HALVES", "CROSS", "EDITS", "FLIGHTS", "TICKETS", "RULES", "REASONS",
-    "LAST", "AYA_LOGS",
+const MAPS: [&str; 12] = [
+    "TABLES", "EXACT", "HALVES", "CROSS", "EDITS", "FLIGHTS", "TICKETS", "PROGRAMS", "RULES",
+    "REASONS", "LAST", "AYA_LOGS",
 ];
 const TC: &str = "program_tc";
 const STEP: &str = "program_step";
+const CLASSIFY: &str = "cangw_tc";
+const STEP_PROGRAM: &str = "cangw_step";
+const DRIVER: &str = "cangw_driver";
 const XDP: &str = "program_xdp";
 const REDIRECT_ERR: &str = "program_redirect_err";
 const REDIRECT_ERR_LINK: &str = "link_redirect_err";
@@ -49,11 +53,10 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
         map.pin(pins.path("AYA_LOGS"))
             .map_err(failed("pin the log buffer"))?;
     }
+    load_tc(&mut ebpf)?;
     // The main program last: where it is, all are.
-    for (name, pin) in [("cangw_step", STEP), ("cangw_tc", TC)] {
+    for (name, pin) in [(STEP_PROGRAM, STEP), (CLASSIFY, TC)] {
         let tc: &mut SchedClassifier = program(&mut ebpf, name)?;
-        tc.load()
-            .map_err(failed(format!("load the program {name}")))?;
         replace(pins, pin, |path| {
             tc.pin(path).map_err(failed("pin a tc program"))
         })?;
@@ -72,6 +75,32 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
             .pin(path)
             .map_err(failed("pin the tracepoint program"))
     })
+}
+
+/// Loads the tc programs, and makes those that others go on with known to them.
+fn load_tc(ebpf: &mut Ebpf) -> Result<()> {
+    for name in [CLASSIFY, STEP_PROGRAM, DRIVER] {
+        let tc: &mut SchedClassifier = program(ebpf, name)?;
+        tc.load()
+            .map_err(failed(format!("load the program {name}")))?;
+    }
+    for (place, name) in [(0, STEP_PROGRAM), (1, DRIVER)] {
+        let tc: &mut SchedClassifier = program(ebpf, name)?;
+        let fd = tc.fd().map_err(failed(format!("use the program {name}")))?;
+        let fd = fd
+            .try_clone()
+            .map_err(|e| Error::io(format!("use the program {name}"), e))?;
+        let programs = ebpf.map_mut("PROGRAMS").ok_or_else(|| Error::Bpf {
+            what: "find the map PROGRAMS".into(),
+            message: "it is missing from the object; build cangw again".into(),
+        })?;
+        ProgramArray::try_from(programs)
+            .and_then(|mut programs| programs.set(place, &fd, 0))
+            .map_err(failed(format!(
+                "make the program {name} known to the others"
+            )))?;
+    }
+    Ok(())
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
@@ -246,11 +275,7 @@ impl Trial {
         let mut ebpf = EbpfLoader::new()
             .load(OBJECT)
             .map_err(failed("load the eBPF maps"))?;
-        for name in ["cangw_step", "cangw_tc"] {
-            let tc: &mut SchedClassifier = program(&mut ebpf, name)?;
-            tc.load()
-                .map_err(failed(format!("load the program {name}")))?;
-        }
+        load_tc(&mut ebpf)?;
         let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
         xdp.load().map_err(failed("load the XDP program"))?;
         let errors: &mut TracePoint = program(&mut ebpf, "cangw_redirect_err")?;
@@ -265,7 +290,7 @@ impl Trial {
     /// # Errors
     /// Never for programs that were loaded.
     pub fn tc_fd(&self) -> Result<i32> {
-        let Some(aya::programs::Program::SchedClassifier(tc)) = self.0.program("cangw_tc") else {
+        let Some(aya::programs::Program::SchedClassifier(tc)) = self.0.program(CLASSIFY) else {
             return Err(Error::Bpf {
                 what: "find the tc program".into(),
                 message: "it is missing from the object".into(),
