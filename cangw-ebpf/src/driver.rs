@@ -58,8 +58,8 @@ pub fn receive(ctx: &TcContext) -> i32 {
     } else {
         core::ptr::null_mut()
     };
-    let mut walk = Walk::new(tables, skb, shapes, layout.len);
-    walk.each::<Send>(first);
+    let mut walk = Walk::new(tables, skb, shapes, list, layout.len);
+    walk.each::<Send>();
     skb.set_stamp(stamp);
     if !skb.resize(layout.prefix + layout.len)
         || !skb.store(0, &front)
@@ -86,7 +86,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
     flight.prefix = layout.prefix;
     flight.form = 0;
     flight.sent = 1;
-    walk.each::<QueueEcho>(first);
+    walk.each::<QueueEcho>();
     maps::go_on(ctx, Next::Step);
     out_of_memory(slot)
 }

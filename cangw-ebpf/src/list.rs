@@ -14,6 +14,8 @@ use crate::maps;
 
 /// What to do with each rule of a list.
 pub trait Visit {
+    /// Whether the first rule is visited outside of the loop: faster for lists of one rule, twice the work for the verifier.
+    const UNROLLED: bool = true;
     /// Does it.
     fn visit(walk: &mut Walk<'_>, cell: &Cell);
 }
@@ -36,6 +38,9 @@ pub struct Walk<'a> {
     skb: Skb,
     /// Null when all copies look like the frame.
     flight: *mut Flight,
+    /// Number of the first cell.
+    first: u32,
+    /// Number of the second.
     next: u32,
     len: u32,
     /// Set by [`CheckMtu`] when a target does not carry the frame.
@@ -49,34 +54,41 @@ pub fn cell(tables: &Tables, index: u32) -> &Cell {
 }
 
 impl<'a> Walk<'a> {
-    /// Prepares walks for a frame of `len` bytes.
+    /// Prepares walks over the list with number `first` for a frame of `len` bytes.
     #[inline(always)]
-    pub fn new(tables: &'a Tables, skb: Skb, flight: *mut Flight, len: u32) -> Self {
+    pub fn new(tables: &'a Tables, skb: Skb, flight: *mut Flight, first: u32, len: u32) -> Self {
         Self {
             tables,
             skb,
             flight,
+            first,
             next: 0,
             len,
             misfit: 0,
         }
     }
 
-    /// Visits every rule of the list that begins with `first`.
+    /// Visits every rule of the list.
     #[inline(always)]
-    pub fn each<V: Visit>(&mut self, first: &Cell) {
+    pub fn each<V: Visit>(&mut self) {
+        let first = cell(self.tables, self.first);
         let len = u32::from(first.len);
         if len == 0 {
             return;
         }
-        V::visit(self, first);
-        if len > 1 {
-            self.next = u32::from(first.next);
+        self.next = u32::from(first.next);
+        let rest = if V::UNROLLED {
+            V::visit(self, first);
+            len - 1
+        } else {
+            len
+        };
+        if rest != 0 {
             // A helper instead of a loop: the verifier looks at its body once, however long the list.
             // SAFETY: `visit_next` has the signature that bpf_loop asks for and `self` outlives the call.
             unsafe {
                 bpf_loop(
-                    len - 1,
+                    rest,
                     visit_next::<V> as *mut c_void,
                     core::ptr::from_mut(self).cast(),
                     0,
@@ -101,7 +113,14 @@ impl<'a> Walk<'a> {
 extern "C" fn visit_next<V: Visit>(index: u32, walk: *mut c_void) -> i64 {
     // SAFETY: `each` passes its own walk, which lives on the stack for the whole loop.
     let walk = unsafe { &mut *walk.cast::<Walk<'_>>() };
-    let cell = cell(walk.tables, walk.next.wrapping_add(index));
+    let at = if V::UNROLLED {
+        walk.next.wrapping_add(index)
+    } else if index == 0 {
+        walk.first
+    } else {
+        walk.next.wrapping_add(index - 1)
+    };
+    let cell = cell(walk.tables, at);
     V::visit(walk, cell);
     0
 }
@@ -153,6 +172,8 @@ impl Visit for CheckMtu {
 }
 
 impl Visit for Send {
+    const UNROLLED: bool = false;
+
     #[inline(always)]
     fn visit(walk: &mut Walk<'_>, cell: &Cell) {
         if !sends(cell) {

@@ -104,7 +104,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
     } else {
         // A classic frame whose copies look like it, as most are.
         let len = found.layout.len;
-        Walk::new(found.tables, skb, core::ptr::null_mut(), len).each::<Count>(first);
+        Walk::new(found.tables, skb, core::ptr::null_mut(), found.list, len).each::<Count>();
         let handle = u32::from(first.handle);
         if handle == 0 {
             return TC_ACT_OK;
@@ -145,17 +145,17 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
         }
         flight = core::ptr::from_mut(room);
     }
-    let mut walk = Walk::new(tables, skb, flight, skb.len());
+    let mut walk = Walk::new(tables, skb, flight, list, skb.len());
     if kind != FrameType::Classic as u32 {
         // An MTU can only shrink while its interface is down, so this fails only between such a change
         // and the next call of `cangw`, which takes the target out of the list.
-        walk.each::<CheckMtu>(first);
+        walk.each::<CheckMtu>();
         if walk.misfit != 0 {
-            walk.each::<CountMtu>(first);
+            walk.each::<CountMtu>();
             return TC_ACT_OK;
         }
     }
-    walk.each::<Count>(first);
+    walk.each::<Count>();
     if handle == 0 {
         return TC_ACT_OK;
     }
