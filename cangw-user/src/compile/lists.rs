@@ -15,7 +15,7 @@ use cangw_common::abi::{
 use cangw_common::classify::{ListId, NO_RULE};
 use cangw_common::edit::{self, Edit};
 
-use super::states::{State, States, hops_after, outcome};
+use super::states::{State, States, outcome};
 use super::{Error, Input, Interface};
 
 /// Copies in one run. With the actions that mark echoes they fit one tc filter.
@@ -144,10 +144,7 @@ impl<'a> Lists<'a> {
         if let Some(&id) = self.matched.get(matching) {
             return Ok(id);
         }
-        let fresh = State {
-            origin: self.interface.ifindex,
-            hops: 0,
-        };
+        let fresh = State::fresh(self.interface.ifindex);
         let mut variants = vec![self.journey(matching, fresh)?];
         for &state in self.states.of(self.interface.ifindex) {
             variants.push(self.journey(matching, state)?);
@@ -253,10 +250,7 @@ impl<'a> Lists<'a> {
                 let rule = &self.rules[i];
                 let mut step = self.step(i, outcome(rule, state));
                 if step.echo {
-                    let made = State {
-                        origin: state.origin,
-                        hops: hops_after(rule, state.hops, max_hops),
-                    };
+                    let made = state.after(rule, max_hops);
                     if self.again {
                         step.state = self.states.number(rule.target, made, max_hops);
                     } else {

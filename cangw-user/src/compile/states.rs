@@ -18,18 +18,46 @@ pub struct State {
     pub origin: u32,
     /// Hops.
     pub hops: u8,
+    /// How often it was looked up again.
+    pub depth: u8,
 }
+
+/// How often an echo can be looked up again and still be forwarded. The kernel counts with two bits how often a frame was given to an ingress
+/// hook by act_mirred (`skb->tc_depth`), and then drops it; the rules delete it before.
+const MAX_DEPTH: u8 = 3;
 
 impl State {
     /// With all hops made, the origin no longer matters.
     fn normal(self, max_hops: u8) -> Self {
-        if self.hops >= max_hops {
+        if self.hops >= max_hops || self.depth >= MAX_DEPTH {
             Self {
                 origin: 0,
                 hops: max_hops,
+                depth: MAX_DEPTH,
             }
         } else {
             self
+        }
+    }
+}
+
+impl State {
+    /// Of a frame that has just entered.
+    #[must_use]
+    pub const fn fresh(origin: u32) -> Self {
+        Self {
+            origin,
+            hops: 0,
+            depth: 0,
+        }
+    }
+
+    /// After a rule sent it, if its echo is looked up again.
+    pub(super) fn after(self, rule: &Input, max_hops: u8) -> Self {
+        Self {
+            origin: self.origin,
+            hops: hops_after(rule, self.hops, max_hops),
+            depth: self.depth + 1,
         }
     }
 }
@@ -57,7 +85,7 @@ pub(super) fn outcome(rule: &Input, state: State, max_hops: u8) -> Outcome {
 }
 
 /// Hops that a frame has made after a rule sent it. A rule's own limit acts on the first hop only.
-pub(super) fn hops_after(rule: &Input, hops: u8, max_hops: u8) -> u8 {
+fn hops_after(rule: &Input, hops: u8, max_hops: u8) -> u8 {
     if hops == 0 && rule.limit != 0 {
         (max_hops + 1).saturating_sub(rule.limit)
     } else {
@@ -118,7 +146,7 @@ impl States {
         order.sort_unstable();
         let mut open: VecDeque<(u32, State)> = order
             .into_iter()
-            .map(|origin| (origin, State { origin, hops: 0 }))
+            .map(|origin| (origin, State::fresh(origin)))
             .collect();
         while let Some((place, state)) = open.pop_front() {
             if !states.again.contains(&place) {
@@ -130,11 +158,7 @@ impl States {
                 {
                     continue;
                 }
-                let made = State {
-                    origin: state.origin,
-                    hops: hops_after(rule, state.hops, max_hops),
-                }
-                .normal(max_hops);
+                let made = state.after(rule, max_hops).normal(max_hops);
                 let known = states.of.entry(rule.target).or_default();
                 if !known.contains(&made) {
                     known.push(made);

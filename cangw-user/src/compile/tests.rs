@@ -365,7 +365,11 @@ fn edited_echoes_are_looked_up_again_in_the_state_they_have_reached() {
     let mut rules = [hop(0, 5, 6), hop(1, 6, 7), hop(2, 7, 5)];
     rules[0].edit = edit();
     let states = States::new(&rules, 3).unwrap();
-    let at = |origin, hops| State { origin, hops };
+    let at = |origin, hops| State {
+        origin,
+        hops,
+        depth: hops,
+    };
     assert!(states.looked_up_again(5) && states.looked_up_again(6));
     // From 5 by rule 0; from 7, which is where echoes of rule 1 begin or come to.
     assert_eq!(states.of(6), [at(5, 1), at(7, 2)]);
@@ -428,4 +432,14 @@ fn copies_of_one_form_are_a_run() {
     let forms: Vec<u16> = list.steps.iter().map(|step| step.form).collect();
     assert_eq!(forms, [0, 0, 1, 0, 0x8000, 0]);
     assert_eq!(compiled.edits.len(), 1);
+}
+
+#[test]
+fn echoes_that_the_kernel_would_drop_are_deleted() {
+    let mut rules = [hop(0, 5, 5)];
+    rules[0].iif_tx_ok = true;
+    rules[0].edit = edit();
+    let states = States::new(&rules, 6).unwrap();
+    let depths: Vec<(u8, u8)> = states.of(5).iter().map(|s| (s.hops, s.depth)).collect();
+    assert_eq!(depths, [(1, 1), (2, 2), (6, 3)]);
 }
