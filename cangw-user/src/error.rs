@@ -155,9 +155,40 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A rule of can-gw has something that rules here do not have.
+    #[error(
+        "can-gw's rule {rule} cannot be imported: {refusal}; delete it with the program that added it, then import the others"
+    )]
+    NotImportable {
+        /// The rule's interfaces as options.
+        rule: String,
+        /// What it has.
+        refusal: crate::kernel::gw::Refusal,
+    },
+    /// An import failed after can-gw's rules had been deleted.
+    #[error(
+        "no rule was imported: {error}. can-gw has its rules again, {restored} of them with counters that start at 0{}",
+        if lost.is_empty() { String::new() } else { format!(", but did not take these back, add them by hand: {}", lost.join(", ")) }
+    )]
+    NotImported {
+        /// Why.
+        error: Box<Self>,
+        /// Rules that were put back.
+        restored: usize,
+        /// Rules that could not be put back, with the reason.
+        lost: Vec<String>,
+    },
     /// Text that cannot be understood.
     #[error("{0}")]
     Parse(#[from] crate::rule::ParseError),
+    /// A value in a rule file.
+    #[error("{}{message}", key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
+    Key {
+        /// Its key, with those of the tables around it; `None` when the file has none there.
+        key: Option<String>,
+        /// What is wrong with it.
+        message: String,
+    },
     /// A line of a rule file.
     #[error("{file}, line {line}: {error}")]
     File {
@@ -183,6 +214,7 @@ impl Error {
             | Self::Parse(crate::rule::ParseError::Index { .. }) => Some(libc::EINVAL),
             Self::Privilege { .. } => Some(libc::EPERM),
             Self::Unsupported { .. } => Some(libc::EOPNOTSUPP),
+            Self::NotImported { error, .. } => error.errno(),
             _ => None,
         }
     }

@@ -218,6 +218,17 @@ pub fn filter_text(filter: Filter) -> String {
     format!("{:03X}{sign}{:X}", filter.id & !INV_FILTER, filter.mask)
 }
 
+/// Whether an interface can have this name (`dev_valid_name` in net/core/dev.c).
+#[must_use]
+pub fn is_interface_name(name: &str) -> bool {
+    // IFNAMSIZ, without the byte that ends it.
+    (1..16).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.contains(['/', ':', '\0'])
+        // As C's isspace; other alphabets' spaces are allowed.
+        && !name.contains([' ', '\t', '\n', '\x0B', '\x0C', '\r'])
+}
+
 impl Rule {
     /// Which frames the rule takes.
     #[must_use]
@@ -278,15 +289,15 @@ impl fmt::Display for Rule {
     }
 }
 
-mod kind_name {
+pub(crate) mod kind_name {
     use super::FrameType;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(kind: &FrameType, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(kind: &FrameType, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(super::kind_name(*kind))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<FrameType, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<FrameType, D::Error> {
         let name = String::deserialize(d)?;
         FrameType::ALL
             .into_iter()
@@ -295,18 +306,18 @@ mod kind_name {
     }
 }
 
-mod filter_text {
+pub(crate) mod filter_text {
     use super::Filter;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(f: &Option<Filter>, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(f: &Option<Filter>, s: S) -> Result<S::Ok, S::Error> {
         match f {
             Some(filter) => s.serialize_some(&super::filter_text(*filter)),
             None => s.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Filter>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Filter>, D::Error> {
         Option::<String>::deserialize(d)?
             .map(|text| super::parse_filter(&text).map_err(serde::de::Error::custom))
             .transpose()
@@ -350,6 +361,25 @@ mod tests {
                 Err(ParseError::Filter(bad.into())),
                 "{bad}"
             );
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_the_kernel_takes() {
+        for good in ["can0", "a;b$c", "-x", "...", "fifteen-bytes-x", "\u{e9}"] {
+            assert!(is_interface_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "a:b",
+            "a\tb",
+            "sixteen-bytes-xy",
+        ] {
+            assert!(!is_interface_name(bad), "{bad}");
         }
     }
 

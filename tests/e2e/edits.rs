@@ -66,7 +66,7 @@ fn exclusive_frames_that_do_not_fit() {
     lab.send("x0p", &short);
     lab.send("x0p", &long);
     let seen = lab.take();
-    assert_eq!(seen["x0"], [long.clone()]);
+    assert_eq!(seen["x0"], std::slice::from_ref(&long));
     assert_eq!(seen["x1p"], [Frame::fd(0x123, BRS, &[0; 64])]);
     assert_eq!(counts(&lab), [(1, 0, 1)]);
     // With a rule that forwards both, neither is.
@@ -126,7 +126,7 @@ fn all_frames_arrive_when_frames_have_time_stamps() {
         let seen = lab.take();
         let copies = ["x1p", "x2p", "v0"].map(|name| seen.get(name).map_or(0, Vec::len));
         assert_eq!(copies.iter().sum::<usize>(), rules, "{copies:?}");
-        assert_eq!(seen["x0"], [frame.clone()]);
+        assert_eq!(seen["x0"], std::slice::from_ref(&frame));
     }
     let handled: u64 = counts(&lab).iter().map(|count| count.0).sum();
     assert_eq!(handled, 1 + 2 + 15 + 16 + 40);

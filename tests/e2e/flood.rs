@@ -18,10 +18,10 @@ const WINDOW: u64 = 20_000;
 const BACKLOG: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 /// The kernel drops what does not fit into a processor's queue of received frames; the gateway cannot know of that.
-struct Backlog(String);
+pub struct Backlog(String);
 
 impl Backlog {
-    fn raise() -> Self {
+    pub fn raise() -> Self {
         let before = fs::read_to_string(BACKLOG).expect("the queue's length can be read");
         fs::write(BACKLOG, "1000000").expect("the queue's length can be changed");
         Self(before)

@@ -121,6 +121,23 @@ fn a_rule_follows_a_new_name() {
 }
 
 #[test]
+fn a_rule_is_deleted_by_the_names_of_now() {
+    let lab = Lab::new("life", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    let namespace = &lab.namespace;
+    Cangw::Ours.must(namespace, "-A -s x0 -d x1 -f 123:7FF");
+    Cangw::Ours.must(namespace, "-A -s x1 -d x0");
+    namespace.ip("link set x0 down\nlink set x0 name body\nlink set body up");
+    // Nothing happened between the change of name and this.
+    Cangw::Ours.must(namespace, "-D -s body -d x1 -f 123:7FF");
+    assert_eq!(Cangw::Ours.list(namespace)[0].rule, "-s x1 -d body");
+    let old = Cangw::Ours.run(namespace, "-D -s x1 -d x0");
+    assert_eq!(old.code, 1, "{old:?}");
+    assert!(old.stderr.contains("x0"), "{old:?}");
+    Cangw::Ours.must(namespace, "-D -s x1 -d body");
+    assert_eq!(Cangw::Ours.list(namespace), []);
+}
+
+#[test]
 fn twenty_calls_at_once() {
     const CALLS: u32 = 20;
     let lab = Lab::new("life", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);

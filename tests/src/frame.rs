@@ -93,6 +93,41 @@ impl Frame {
         u32::from_ne_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
     }
 
+    /// Bytes that [`fmt::Display`] leaves out, as text; empty when there are none.
+    #[must_use]
+    pub fn rest(&self) -> String {
+        let bare = self.bare();
+        if bare == *self {
+            return String::new();
+        }
+        let left_out = self.0.iter().zip(&bare.0).map(|(byte, known)| byte ^ known);
+        let text: String = left_out.map(|byte| format!("{byte:02X}")).collect();
+        format!(" and in other bytes {text}")
+    }
+
+    /// The frame with nothing in the bytes that its type and length do not use.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        if self.is_xl() {
+            return self.clone();
+        }
+        let (fd, length) = (self.is_fd(), usize::from(self.0[4]));
+        let remote = self.id() & RTR != 0;
+        let used = |i: usize| match i {
+            0..=4 => true,
+            5 => fd,
+            7 => !fd && length == 8 && !remote,
+            8.. => i - 8 < length && !remote,
+            _ => false,
+        };
+        let bytes = self.0.iter().enumerate();
+        Self(
+            bytes
+                .map(|(i, &byte)| if used(i) { byte } else { 0 })
+                .collect(),
+        )
+    }
+
     /// Whether it is a CAN XL frame.
     #[must_use]
     pub fn is_xl(&self) -> bool {

@@ -2,8 +2,10 @@
 //!
 //! Everything here panics when it cannot do its part, because a test that is not run must not look like one that passed.
 
+pub mod diff;
 pub mod frame;
 pub mod lab;
+pub mod model;
 pub mod namespace;
 pub mod socket;
 pub mod sys;

@@ -97,6 +97,14 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Puts the calling thread into it.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn enter_for_good(&self) {
+        sys::enter_namespace(&self.file).expect("root may enter a namespace");
+    }
+
     /// Runs a closure on a thread in the namespace. Sockets that it opens stay there.
     ///
     /// # Panics

@@ -113,11 +113,11 @@ impl CanSocket {
     pub fn try_receive(&self) -> Option<Frame> {
         let mut buffer = [0; LONGEST];
         match sys::receive(&self.fd, &mut buffer) {
-            Ok((length, lost)) => {
-                if let Some(lost) = lost {
+            Ok(received) => {
+                if let Some(lost) = received.lost {
                     self.lost.store(lost, Ordering::Relaxed);
                 }
-                Some(Frame::from_bytes(&buffer[..length]))
+                Some(Frame::from_bytes(&buffer[..received.length]))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
             // What a socket says once after its interface went down is no frame; the next call has them.

@@ -133,8 +133,19 @@ pub fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Receives one message without waiting: its length, and how many the socket has lost so far if it says so.
-pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option<u32>)> {
+/// What came with a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Bytes.
+    pub length: usize,
+    /// How many the socket has lost so far, if it says so.
+    pub lost: Option<u32>,
+    /// When it was received, since 1970, if the socket asks for that (`SO_TIMESTAMPNS`).
+    pub stamp: Option<Duration>,
+}
+
+/// Receives one message without waiting.
+pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Received> {
     let mut control = [0u64; 8];
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -149,20 +160,64 @@ pub fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, Option
     // SAFETY: all pointers in `message` are to live variables of the lengths given beside them.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    let mut lost = None;
+    let mut received = Received {
+        length,
+        lost: None,
+        stamp: None,
+    };
     // SAFETY: the kernel filled `control`, which is aligned for its headers, and set the length that these macros
-    // stay within; the payload of SO_RXQ_OVFL is a u32.
+    // stay within; the payload of SO_RXQ_OVFL is a u32, that of SO_TIMESTAMPNS a timespec.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SO_RXQ_OVFL
-            {
-                lost = Some(libc::CMSG_DATA(header).cast::<u32>().read_unaligned());
+            let payload = libc::CMSG_DATA(header);
+            match ((*header).cmsg_level, (*header).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                    received.lost = Some(payload.cast::<u32>().read_unaligned());
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let time = payload.cast::<libc::timespec>().read_unaligned();
+                    received.stamp = Some(Duration::new(time.tv_sec as u64, time.tv_nsec as u32));
+                }
+                _ => {}
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
-    Ok((length, lost))
+    Ok(received)
+}
+
+/// Receives one frame without waiting: its length, and the number of the interface on which it came.
+pub fn receive_from(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<(usize, u32)> {
+    // SAFETY: the structure consists of integers, for which zeroes are valid.
+    let mut address: libc::sockaddr_can = unsafe { zeroed() };
+    let mut size = size_of::<libc::sockaddr_can>() as libc::socklen_t;
+    // SAFETY: the pointers and lengths are those of `buffer` and `address`, and the kernel writes no more.
+    let length = unsafe {
+        libc::recvfrom(
+            socket.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            libc::MSG_DONTWAIT,
+            (&raw mut address).cast(),
+            &raw mut size,
+        )
+    };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    Ok((length, address.can_ifindex as u32))
+}
+
+/// A socket for messages to the kernel's tables of routes, which is where rules of can-gw are.
+pub fn route_socket() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only, and a descriptor that is not negative is new and owned by nobody else.
+    unsafe {
+        let socket = check(libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_ROUTE,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(socket))
+    }
 }
 
 /// A file in memory without a name, closed in programs that are started later.

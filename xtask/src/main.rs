@@ -4,6 +4,8 @@ mod apt;
 mod bench;
 mod build;
 mod demo;
+mod diff;
+mod fuzz;
 mod guest;
 mod initramfs;
 mod kernel;
@@ -29,9 +31,11 @@ enum Verb {
     Build(build::Options),
     Test(test::Options),
     Demo(demo::Options),
+    Diff(diff::Options),
     Vm(vm::Options),
     Lint(lint::Options),
     Bench(bench::Options),
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -40,9 +44,11 @@ fn main() -> ExitCode {
         Verb::Build(_) => build::run().map(|()| 0),
         Verb::Test(options) => test::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Diff(options) => diff::run(&options),
         Verb::Vm(options) => vm::run(&options),
         Verb::Lint(_) => lint::run().map(|()| 0),
         Verb::Bench(options) => bench::run(&options).map(|()| 0),
+        Verb::Fuzz(options) => fuzz::run(&options).map(|()| 0),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -5,7 +5,7 @@ mod report;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -13,10 +13,13 @@ use serde_json::Value;
 use self::report::{Count, Report};
 use crate::guest::{self, Machine};
 use crate::kernel::Line;
-use crate::workspace::{capture, cargo, execute, forward};
-use crate::{build, lint};
+use crate::workspace::{capture, cargo, execute, forward, target};
+use crate::{build, diff, fuzz, lint};
 
-/// Run every check: lints, host tests, and the end-to-end tests on the test kernels.
+/// Seconds for all targets of the fuzzer together.
+const FUZZ_SECONDS: u32 = 65;
+
+/// Run every check: lints, host tests, a little fuzzing, and the end-to-end tests on the test kernels.
 ///
 /// All steps run also when one fails, except after code that does not compile. The last line is `cangw: N passed, M failed`.
 #[derive(clap::Args)]
@@ -27,12 +30,26 @@ pub struct Options {
     /// Run only the tests whose names contain this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
-    /// Run only the part on the host (lints, unit and property tests), or only the end-to-end tests in guests
+    /// Run only the part on the host (lints, unit and property tests, fuzzing), or only the end-to-end tests in guests
     #[arg(long)]
     only: Option<Part>,
     /// Seconds after which a guest is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     timeout: u64,
+}
+
+/// Name of the differential test, for --filter.
+const DIFF: &str = "differential";
+/// Its frames on the host.
+const HOST_FRAMES: &str = "100000";
+/// Its cases on each kernel. Always the same, so that a run says something about the change and not about luck; `cargo xtask diff` takes others.
+const GUEST_CASES: &str = "300";
+
+impl Options {
+    fn wants_diff(&self) -> bool {
+        let filter = self.filter.as_deref().unwrap_or_default();
+        DIFF.contains(filter)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,6 +78,15 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
             Ok(Count::default())
         })?;
         let _ = report.step("host tests", || host(options.filter.as_deref()));
+        if options.filter.is_none() {
+            let _ = report.step("fuzz", fuzz);
+        }
+        if options.wants_diff() {
+            let _ = report.step("differential test", || {
+                let arguments = ["--cases", HOST_FRAMES, "--seed", "1"].map(OsString::from);
+                Ok(Count::of_one(DIFF, diff::on_host(&arguments)? == 0))
+            });
+        }
     }
     if options.only != Some(Part::Host) {
         report.step("build", || build::run().map(|()| Count::default()))?;
@@ -84,9 +110,21 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
 }
 
 fn host(filter: Option<&str>) -> Result<Count> {
-    let mut child = cargo()
-        .args(["test", "--no-fail-fast"])
-        .args(filter)
+    let mut command = cargo();
+    command.args(["test", "--no-fail-fast"]).args(filter);
+    counted(&mut command, filter.is_none())
+}
+
+/// A little of what `cargo xtask fuzz` does.
+fn fuzz() -> Result<Count> {
+    let mut command = fuzz::command();
+    command.args(["--total", &FUZZ_SECONDS.to_string()]);
+    counted(&mut command, true)
+}
+
+/// Runs a command whose output has the form of Rust's test harness.
+fn counted(command: &mut Command, want_some: bool) -> Result<Count> {
+    let mut child = command
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run cargo")?;
@@ -96,7 +134,7 @@ fn host(filter: Option<&str>) -> Result<Count> {
         .map(|pipe| forward(pipe, io::stdout()))
         .unwrap_or_default();
     let count = Count::of(&output);
-    Ok(count.or_failed(child.wait()?.success(), filter.is_none()))
+    Ok(count.or_failed(child.wait()?.success(), want_some))
 }
 
 /// The executables of the end-to-end tests, as cargo reports them.
@@ -127,16 +165,35 @@ fn end_to_end_programs() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Runs all executables in one guest. One after the other, and so are their tests: they share the guest's CAN controllers.
+/// Runs all executables in one guest, and the differential test. One after the other, and so are their tests: they share the
+/// guest's CAN controllers, and the modules of its kernel.
 fn end_to_end(line: Line, programs: &[PathBuf], options: &Options) -> Result<Count> {
-    const RUN_ALL: &str = r#"filter=$1; shift
+    // What it says about the differential test is in the words of Rust's test harness.
+    const RUN_ALL: &str = r#"filter=$1; diff=$2; name=$3; cases=$4; shift 4
 status=0
 for program; do "$program" --test-threads=1 ${filter:+"$filter"} || status=1; done
+if [ -n "$diff" ]; then
+    echo "running 1 test"
+    if "$diff" --cases "$cases" --seed 1; then
+        echo "test $name ... ok"
+        echo "test result: ok. 1 passed; 0 failed"
+    else
+        echo "test $name ... FAILED"
+        echo "test result: FAILED. 0 passed; 1 failed"
+        status=1
+    fi
+fi
 exit $status"#;
     let filter = options.filter.clone().unwrap_or_default();
+    let diff = if options.wants_diff() {
+        target().join("release/cangw-diff").into_os_string()
+    } else {
+        OsString::new()
+    };
     let mut command: Vec<OsString> = ["sh", "-c", RUN_ALL, "run-all", &filter]
         .map(OsString::from)
         .to_vec();
+    command.extend([diff, DIFF.into(), GUEST_CASES.into()]);
     command.extend(
         programs
             .iter()

@@ -26,10 +26,12 @@ pub struct Options {
     command: Vec<OsString>,
 }
 
+/// Lines of kernels, by the name of one or `all`.
 #[derive(Clone)]
-struct Lines(Vec<Line>);
+pub struct Lines(pub Vec<Line>);
 
-fn lines() -> impl TypedValueParser<Value = Lines> {
+/// Reads [`Lines`] from the command line.
+pub fn lines() -> impl TypedValueParser<Value = Lines> {
     let names = Line::ALL.map(Line::name).into_iter().chain(["all"]);
     PossibleValuesParser::new(names).map(|name| {
         let wanted = |line: &Line| name == "all" || name == line.name();
@@ -38,14 +40,18 @@ fn lines() -> impl TypedValueParser<Value = Lines> {
 }
 
 pub fn run(options: &Options) -> Result<u8> {
-    let Lines(lines) = &options.kernel;
+    run_on(&options.kernel, &options.machine, &options.command)
+}
+
+/// Runs a command on each kernel; the exit status of the last that failed.
+pub fn run_on(Lines(lines): &Lines, machine: &Machine, command: &[OsString]) -> Result<u8> {
     let mut status = 0;
     for line in lines {
         if lines.len() > 1 {
             step(format_args!("kernel {}", line.name()));
         }
         // With several kernels, one that does not start is no reason to leave out the others.
-        let this = match guest::run(*line, &options.machine, &options.command) {
+        let this = match guest::run(*line, machine, command) {
             Ok(outcome) => outcome.status,
             Err(error) if lines.len() > 1 => {
                 step(format_args!("{error:#}"));

@@ -50,10 +50,10 @@ pub struct Classic {
 #[derive(Args, Debug, Clone)]
 pub struct RuleArgs {
     /// Source interface
-    #[arg(short = 's', value_name = "IF")]
+    #[arg(short = 's', value_name = "IF", allow_hyphen_values = true)]
     pub source: Option<String>,
     /// Target interface
-    #[arg(short = 'd', value_name = "IF")]
+    #[arg(short = 'd', value_name = "IF", allow_hyphen_values = true)]
     pub target: Option<String>,
     /// The rule takes CAN FD frames, and only these
     #[arg(short = 'X', conflicts_with = "xl")]
@@ -111,7 +111,7 @@ pub struct RuleArgs {
 pub enum Command {
     /// Rules: list, add, delete, load from a file, flush
     #[command(subcommand)]
-    Rule(RuleCommand),
+    Rule(Box<RuleCommand>),
     /// Interfaces: how their frames are handled
     #[command(subcommand)]
     Interface(InterfaceCommand),
@@ -134,6 +134,27 @@ pub enum Command {
     Sync,
     /// Show what the programs log, until interrupted (`cangw settings log on` turns it on)
     Log,
+    /// Take over the rules of the kernel's can-gw
+    ///
+    /// The rules of can-gw in this network namespace are printed, oldest first, added here, and deleted there: all of them, or,
+    /// when one cannot be, none. No frame is forwarded by both. Counters start at 0.
+    Import {
+        /// Only print them
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write rules, settings and interfaces as a file that brings them back
+    Export {
+        /// A script of `cangw` lines, or TOML; `cangw rule load` reads both
+        #[arg(long, value_name = "FORMAT", default_value = "script")]
+        format: Format,
+        /// The file, replaced as a whole; without it, standard output
+        #[arg(short = 'o', long, value_name = "FILE")]
+        output: Option<std::path::PathBuf>,
+    },
     /// Write the man pages into a folder
     Man {
         /// The folder, which exists
@@ -165,7 +186,10 @@ pub enum RuleCommand {
         #[command(flatten)]
         rule: RuleArgs,
     },
-    /// Add the rules of a file, all or none: one on a line, as options of `cangw -A` or as `cangw -L` prints them
+    /// Add the rules of a file, all or none
+    ///
+    /// The file is TOML as `cangw export --format toml` writes it, and then begins with `version = 1`; or it has a rule on each
+    /// line, as options of `cangw -A`, as `cangw -L` prints them or as `cangw export` writes them. Its settings are applied, too.
     Load {
         /// The file; - for standard input
         file: String,
@@ -185,6 +209,7 @@ pub enum InterfaceCommand {
     /// Change how the frames of an interface are handled
     Set {
         /// The interface
+        #[arg(allow_hyphen_values = true)]
         interface: String,
         #[command(subcommand)]
         what: InterfaceSetting,
@@ -216,6 +241,14 @@ pub enum SettingsCommand {
     Log { value: Switch },
     /// Back to the defaults
     Reset,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// `cangw` lines
+    Script,
+    /// TOML
+    Toml,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -3,20 +3,18 @@
 use std::io::Read as _;
 
 use aya_log::EbpfLogger;
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
-use super::args::{
-    Cli, Command, InterfaceCommand, InterfaceSetting, RuleArgs, RuleCommand, SettingsCommand,
-};
-use super::{BadRule, output, probe};
+use super::args::{Cli, Command, InterfaceCommand, InterfaceSetting, RuleCommand, SettingsCommand};
+use super::{complete, export, import, output, probe};
 use crate::error::{Error, Result};
+use crate::file::Document;
 use crate::gateway::{Gateway, change_interface};
-use crate::rule::Rule;
 use crate::state::{Settings, State};
 
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Rule(command) => rule(command),
+        Command::Rule(command) => rule(*command),
         Command::Interface(InterfaceCommand::List { json }) => {
             let interfaces = output::report()?.interfaces;
             if json {
@@ -44,6 +42,8 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Probe { json } => probe::run(json),
         Command::Sync => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.sync()),
         Command::Log => log(),
+        Command::Export { format, output } => export::run(format, output.as_deref()),
+        Command::Import { dry_run, json } => import::run(dry_run, json),
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), &folder)
             .map_err(|e| Error::io(format!("write man pages into {}", folder.display()), e)),
     }
@@ -75,29 +75,15 @@ fn rule(command: RuleCommand) -> Result<()> {
         }
         RuleCommand::Delete { rule } => Gateway::open()?.delete(&complete(&rule)?),
         RuleCommand::Load { file } => {
-            let rules = load(&file)?;
-            Gateway::open()?.add(&rules)
+            let document = Document::parse(&file, &read(&file)?)?;
+            document.load(&mut Gateway::open()?)
         }
         RuleCommand::Flush => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.flush()),
     }
 }
 
-/// A rule of options that are all given.
-fn complete(args: &RuleArgs) -> Result<Rule> {
-    super::rule(args).map_err(|bad| match bad {
-        BadRule::Parse(e) => Error::Parse(e),
-        BadRule::Missing(option) => Error::Io {
-            what: "the rule is incomplete".into(),
-            source: std::io::Error::new(
-                std::io::ErrorKind::InvalidInput,
-                format!("{option} is missing"),
-            ),
-        },
-    })
-}
-
-/// The rules of a file, oldest first.
-fn load(file: &str) -> Result<Vec<Rule>> {
+/// The text of a file, or of standard input.
+fn read(file: &str) -> Result<String> {
     let mut text = String::new();
     let read = if file == "-" {
         std::io::stdin().read_to_string(&mut text)
@@ -105,49 +91,7 @@ fn load(file: &str) -> Result<Vec<Rule>> {
         std::fs::File::open(file).and_then(|mut f| f.read_to_string(&mut text))
     };
     read.map_err(|e| Error::io(format!("read {file}"), e))?;
-    let mut rules = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        // What follows # is a comment; `cangw -L` writes the counters there.
-        let line = line.split('#').next().unwrap_or_default().trim();
-        if line.is_empty() {
-            continue;
-        }
-        rules.push(parse_line(line).map_err(|error| Error::File {
-            file: file.to_owned(),
-            line: number + 1,
-            error: Box::new(error),
-        })?);
-    }
-    Ok(rules)
-}
-
-/// A rule as on the command line, with or without `cangw -A` before it.
-fn parse_line(line: &str) -> Result<Rule> {
-    #[derive(clap::Parser)]
-    #[command(
-        no_binary_name = true,
-        args_override_self = true,
-        disable_help_flag = true
-    )]
-    struct Line {
-        /// Accepted, because `cangw -L` prints it.
-        #[arg(short = 'A')]
-        _add: bool,
-        #[command(flatten)]
-        rule: RuleArgs,
-    }
-    let words = line.split_whitespace();
-    let words = words.skip_while(|word| !word.starts_with('-'));
-    let parsed = Line::try_parse_from(words).map_err(|e| Error::Io {
-        what: "the rule cannot be understood".into(),
-        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, first_line(&e.to_string())),
-    })?;
-    complete(&parsed.rule)
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    Ok(text)
 }
 
 fn settings(command: SettingsCommand) -> Result<()> {

@@ -1,15 +1,17 @@
 //! The command line.
 
-mod args;
+pub(crate) mod args;
 mod classic;
 mod commands;
+mod export;
+mod import;
 mod output;
 mod probe;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 
 use crate::error::{Error, Result};
 use crate::modify::{Changes, Modification, Operation, parse_uid};
@@ -41,6 +43,13 @@ pub fn main() -> ExitCode {
         Some(command) => finish(commands::run(command)),
         None => classic::run(&matches, &cli.classic),
     }
+}
+
+/// The rule of a command line such as `cangw -A …`; `None` when it cannot be understood. For tests: [`main`] does the same first.
+#[must_use]
+pub fn understand(line: impl IntoIterator<Item = String>) -> Option<Rule> {
+    let cli = Cli::try_parse_from(line).ok()?;
+    rule(&cli.classic.rule).ok()
 }
 
 fn finish(result: Result<()>) -> ExitCode {
@@ -109,6 +118,20 @@ pub(crate) fn rule(args: &RuleArgs) -> std::result::Result<Rule, BadRule> {
     };
     rule.check().map_err(BadRule::Parse)?;
     Ok(rule)
+}
+
+/// Makes a rule of its options, which must all be there.
+pub(crate) fn complete(args: &RuleArgs) -> Result<Rule> {
+    rule(args).map_err(|bad| match bad {
+        BadRule::Parse(e) => Error::Parse(e),
+        BadRule::Missing(option) => Error::Io {
+            what: "the rule is incomplete".into(),
+            source: std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                format!("{option} is missing"),
+            ),
+        },
+    })
 }
 
 /// What the options change in frames; `None` when there is no modification. A uid alone is lost, as in can-gw.

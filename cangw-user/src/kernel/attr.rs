@@ -4,6 +4,8 @@ use netlink_packet_core::NlasIterator;
 
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 1 << 15;
+/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`, which are no part of the kind.
+const FLAGS: u16 = NESTED | 1 << 14;
 
 /// A growing list of attributes.
 #[derive(Default)]
@@ -57,10 +59,32 @@ pub fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         .map(|(kind, len, rest)| (kind, rest.get(4..len).unwrap_or_default()))
 }
 
+/// The attributes in a buffer that must consist of nothing else; `None` when it does not.
+#[must_use]
+pub fn all(bytes: &[u8]) -> Option<Vec<(u16, &[u8])>> {
+    let mut rest = bytes;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let (len, kind) = (u16_at(rest, 0)?, u16_at(rest, 2)?);
+        let len = usize::from(len);
+        found.push((kind & !FLAGS, rest.get(4..len)?));
+        // The last one may lack what fills it up.
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(found)
+}
+
 /// The first attribute of a kind.
 #[must_use]
 pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     each(bytes).find(|(k, _)| *k == kind).map(|(_, v)| v)
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .map(|b| u16::from_ne_bytes(*b))
 }
 
 /// A 32-bit number at an offset.
@@ -87,6 +111,25 @@ mod tests {
         assert_eq!(u32_at(find(inner, 5).unwrap(), 0), Some(7));
         assert_eq!(find(inner, 6), Some(&[1, 2, 3][..]));
         assert_eq!(find(inner, 9), None);
+    }
+
+    #[test]
+    fn all_bytes_must_be_attributes() {
+        let bytes = Attributes::default().with(1, &[7]).with_u32(2, 3);
+        let bytes = bytes.into_bytes();
+        assert_eq!(
+            all(&bytes),
+            Some(vec![(1, &[7][..]), (2, &3u32.to_ne_bytes()[..])])
+        );
+        assert_eq!(all(&[]), Some(vec![]));
+        for bad in [
+            &bytes[..bytes.len() - 1],
+            &bytes[..3],
+            &[3, 0, 1, 0],
+            &[0; 4],
+        ] {
+            assert_eq!(all(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

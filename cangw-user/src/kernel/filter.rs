@@ -195,9 +195,11 @@ impl Action {
             Self::Echo { ifindex, rule } => ("mirred", INGRESS_MIRROR, ifindex, rule),
             Self::Tag(state) => {
                 let state = u32::from(state) << mark::STATE_SHIFT;
-                ("skbedit", mark::ECHO | state, mark::ECHO | mark::STATE, 0)
+                // The whole mark: with a handle left in it, the echo would be taken for a frame of that list where it
+                // appears, as long as the program is not attached there.
+                ("skbedit", mark::ECHO | state, u32::MAX, 0)
             }
-            Self::Untag => ("skbedit", 0, mark::ECHO | mark::STATE, 0),
+            Self::Untag => ("skbedit", 0, u32::MAX, 0),
         };
         Raw {
             kind,
@@ -466,7 +468,6 @@ pub fn add_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
     };
     let untag = Raw {
         control: Control::Deliver as i32,
-        second: u32::MAX,
         ..Action::Untag.raw()
     };
     let actions = Attributes::default()

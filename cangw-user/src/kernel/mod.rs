@@ -3,6 +3,7 @@
 pub mod attr;
 pub mod bpf;
 pub mod filter;
+pub mod gw;
 pub mod link;
 pub mod maps;
 pub mod netlink;

@@ -10,6 +10,7 @@ pub fn set(name: &str) -> Vec<Frame> {
         "bus" => classic(0),
         "lengths" => lengths(),
         "errors" => errors(),
+        "block" => block(),
         "fd" => fd(),
         "all" => [classic(8), errors(), fd()].concat(),
         "one" => vec![Frame::classic(0x123, &[1, 2, 3])],
@@ -48,6 +49,13 @@ fn lengths() -> Vec<Frame> {
     let remote = (0..=8).map(|n| Frame::remote(EFF | 0x123, n));
     let raw = (9..=15).map(|dlc| Frame::raw_dlc(0x123, dlc, data));
     short.chain(remote).chain(raw).collect()
+}
+
+/// The 256 identifiers from 400 on, and the next 256, with all lengths.
+fn block() -> Vec<Frame> {
+    (0x400..0x600)
+        .map(|id| Frame::classic(id, &[id as u8; 8][..id as usize % 9]))
+        .collect()
 }
 
 /// One frame of each error class, and one of several.

@@ -137,16 +137,16 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
 }
 
 /// The module's parameter, as it was before.
-struct MaxHops(u8);
+pub struct MaxHops(u8);
 
 impl MaxHops {
-    fn remember() -> Self {
+    pub fn remember() -> Self {
         let text = std::fs::read_to_string("/sys/module/can_gw/parameters/max_hops")
             .expect("can-gw is loaded");
         Self(text.trim().parse().expect("max_hops is a number"))
     }
 
-    fn set(&self, tool: Cangw, namespace: &Namespace, hops: u8) {
+    pub fn set(&self, tool: Cangw, namespace: &Namespace, hops: u8) {
         match tool {
             Cangw::Ours => drop(tool.must(namespace, &format!("settings max-hops {hops}"))),
             Cangw::CanUtils => load(hops),

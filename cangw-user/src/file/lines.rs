@@ -1,0 +1,152 @@
+//! The lines of a script: options of `cangw -A`, and the settings that go with rules.
+
+use std::fmt::Write as _;
+
+use clap::Parser as _;
+
+use super::{Document, Interface, check_name, in_line};
+use crate::cli::args::{
+    Cli, Command, InterfaceCommand, InterfaceSetting, RuleArgs, SettingsCommand,
+};
+use crate::cli::complete;
+use crate::error::{Error, Result};
+use crate::rule::Rule;
+
+const HEAD: &str = "#!/bin/sh
+# From `cangw export`. Run it, or `cangw rule load` it, which adds all rules in one step or none.
+set -e
+";
+
+pub(super) fn write(document: &Document) -> String {
+    let mut text = HEAD.to_owned();
+    let mut line = |words: std::fmt::Arguments<'_>| {
+        let _ = writeln!(text, "cangw {words}");
+    };
+    let on = |value| if value { "on" } else { "off" };
+    if let Some(hops) = document.max_hops {
+        line(format_args!("settings max-hops {hops}"));
+    }
+    if let Some(log) = document.log {
+        line(format_args!("settings log {}", on(log)));
+    }
+    for Interface {
+        name,
+        exclusive,
+        engine,
+    } in &document.interfaces
+    {
+        let name = quote(name);
+        // The engine may need the interface to be exclusive.
+        if let Some(exclusive) = exclusive {
+            line(format_args!(
+                "interface set {name} exclusive {}",
+                on(*exclusive)
+            ));
+        }
+        if let Some(engine) = engine {
+            line(format_args!("interface set {name} engine {engine}"));
+        }
+    }
+    for rule in &document.rules {
+        let rule = Rule {
+            source: quote(&rule.source),
+            target: quote(&rule.target),
+            ..rule.clone()
+        };
+        line(format_args!("-A {rule}"));
+    }
+    text
+}
+
+/// A name as one word of a shell. Names of interfaces may contain everything but white space, `/` and `:`.
+fn quote(name: &str) -> String {
+    // No name contains a zero byte.
+    shlex::try_quote(name).map_or_else(|_| String::new(), Into::into)
+}
+
+pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
+    let mut document = Document::default();
+    for (number, line) in text.lines().enumerate() {
+        take(&mut document, line).map_err(|error| in_line(file, number + 1, error))?;
+    }
+    Ok(document)
+}
+
+/// Reads a line, in which what follows `#` is a comment; `cangw -L` writes the counters there.
+fn take(document: &mut Document, line: &str) -> Result<()> {
+    let words = shlex::split(line).ok_or_else(|| bad("a quote is not closed".into()))?;
+    // The program is called by whatever name, perhaps through sudo.
+    let is_command =
+        |word: &String| word.starts_with('-') || word == "settings" || word == "interface";
+    let Some(start) = words.iter().position(is_command) else {
+        return match words.first() {
+            None => Ok(()),
+            Some(word) if word.starts_with('[') => Err(bad(
+                "this looks like TOML; such a file begins with `version = 1`".into(),
+            )),
+            Some(_) => Err(bad(format!("`{}` is no rule", line.trim()))),
+        };
+    };
+    let (program, arguments) = words.split_at(start);
+    if program.first().is_some_and(|word| word == "set") {
+        // An option of the shell.
+        return Ok(());
+    }
+    if arguments[0].starts_with('-') {
+        document.rules.push(rule(arguments)?);
+        return Ok(());
+    }
+    let arguments = std::iter::once("cangw").chain(arguments.iter().map(String::as_str));
+    match Cli::try_parse_from(arguments).map_err(unknown)?.command {
+        Some(Command::Settings(SettingsCommand::MaxHops { hops })) => {
+            document.max_hops = Some(hops);
+        }
+        Some(Command::Settings(SettingsCommand::Log { value })) => {
+            document.log = Some(value.into());
+        }
+        Some(Command::Interface(InterfaceCommand::Set { interface, what })) => {
+            check_name(&interface).map_err(bad)?;
+            let interface = document.interface(&interface);
+            match what {
+                InterfaceSetting::Exclusive { value } => interface.exclusive = Some(value.into()),
+                InterfaceSetting::Engine { value } => interface.engine = Some(value),
+            }
+        }
+        _ => return Err(bad("this is not for a file".into())),
+    }
+    Ok(())
+}
+
+/// A rule as on the command line, with or without `-A` before it.
+fn rule(words: &[String]) -> Result<Rule> {
+    #[derive(clap::Parser)]
+    #[command(
+        no_binary_name = true,
+        args_override_self = true,
+        disable_help_flag = true
+    )]
+    struct Line {
+        /// Accepted, because `cangw -L` prints it.
+        #[arg(short = 'A')]
+        _add: bool,
+        #[command(flatten)]
+        rule: RuleArgs,
+    }
+    let rule = complete(&Line::try_parse_from(words).map_err(unknown)?.rule)?;
+    check_name(&rule.source).map_err(bad)?;
+    check_name(&rule.target).map_err(bad)?;
+    Ok(rule)
+}
+
+fn unknown(error: clap::Error) -> Error {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    bad(line.strip_prefix("error: ").unwrap_or(line).to_owned())
+}
+
+fn bad(reason: String) -> Error {
+    Error::Io {
+        what: "the line cannot be understood".into(),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, reason),
+    }
+}

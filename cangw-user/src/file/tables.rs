@@ -1,0 +1,345 @@
+//! The file in TOML: `version`, `[settings]`, `[[interface]]`, `[[rule]]`.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use cangw_common::frame::FrameType;
+use cangw_common::rule::Filter;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::de::{DeTable, DeValue};
+
+use super::{Document, check_name, in_line};
+use crate::error::{Error, Result};
+use crate::modify::{Changes, Crc8Checksum, Modification, Profile, XorChecksum, parse_uid};
+use crate::rule::{Engine, ParseError, Rule};
+
+const HEAD: &str = "# From `cangw export`. `cangw rule load` adds all rules in one step or none.\n";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tables {
+    #[serde(deserialize_with = "version")]
+    version: u32,
+    #[serde(default, skip_serializing_if = "SettingsTable::is_empty")]
+    settings: SettingsTable,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    interface: Vec<InterfaceTable>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rule: Vec<RuleTable>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsTable {
+    #[serde(
+        default,
+        deserialize_with = "max_hops",
+        skip_serializing_if = "Option::is_none"
+    )]
+    max_hops: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<bool>,
+}
+
+impl SettingsTable {
+    fn is_empty(&self) -> bool {
+        self.max_hops.is_none() && self.log.is_none()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InterfaceTable {
+    #[serde(deserialize_with = "name")]
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exclusive: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    engine: Option<Engine>,
+}
+
+/// A [`Rule`] without what it does not have, and without tables in it. The names are those of its JSON.
+#[derive(Deserialize)]
+#[serde(try_from = "RuleFields")]
+struct RuleTable(Rule);
+
+impl Serialize for RuleTable {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        RuleFields::from(&self.0).serialize(s)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleFields {
+    #[serde(deserialize_with = "name")]
+    source: String,
+    #[serde(deserialize_with = "name")]
+    target: String,
+    #[serde(
+        default = "classic",
+        with = "crate::rule::kind_name",
+        skip_serializing_if = "is_classic"
+    )]
+    kind: FrameType,
+    #[serde(default, skip_serializing_if = "is_default")]
+    echo: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    timestamp: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    iif_tx_ok: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    limit: u8,
+    #[serde(
+        default,
+        with = "crate::rule::filter_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    filter: Option<Filter>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    modify: Vec<Text<AnyModification>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<Text<Uid>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc8: Option<Text<Crc8Checksum>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc8_profile: Option<Text<Profile>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    xor: Option<Text<XorChecksum>>,
+}
+
+/// A value that is written as a text.
+struct Text<T>(T);
+
+impl<T: fmt::Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&self.0)
+    }
+}
+
+impl<'de, T: FromStr<Err = ParseError>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A modification of frames of a type, which its text tells: FD frames have one part more.
+struct AnyModification(FrameType, Modification);
+
+impl FromStr for AnyModification {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let kind = if text.matches('.').count() > 2 {
+            FrameType::Fd
+        } else {
+            FrameType::Classic
+        };
+        Ok(Self(kind, Modification::parse(kind, text)?))
+    }
+}
+
+impl fmt::Display for AnyModification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.1.text(self.0))
+    }
+}
+
+struct Uid(u32);
+
+impl FromStr for Uid {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse_uid(text).map(Self)
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}", self.0)
+    }
+}
+
+impl TryFrom<RuleFields> for RuleTable {
+    type Error = ParseError;
+
+    fn try_from(fields: RuleFields) -> Result<Self, ParseError> {
+        let kind = fields.kind;
+        let other = fields.modify.iter().find(|m| m.0.0 != kind);
+        match (kind, other) {
+            (_, None) => {}
+            (FrameType::Classic, _) => return Err(ParseError::FdOnClassic),
+            (FrameType::Fd, _) => return Err(ParseError::ClassicOnFd),
+            (FrameType::Xl, _) => return Err(ParseError::XlModification),
+        }
+        let modifications: Vec<_> = fields.modify.into_iter().map(|m| m.0.1).collect();
+        let (crc8, xor) = (fields.crc8.map(|c| c.0), fields.xor.map(|x| x.0));
+        let changes = if modifications.is_empty() && crc8.is_none() && xor.is_none() {
+            None
+        } else {
+            let uid = fields.uid.map_or(0, |uid| uid.0.0);
+            let profile = fields.crc8_profile.map(|p| p.0);
+            Some(Changes::new(kind, modifications, uid, crc8, profile, xor)?)
+        };
+        let rule = Rule {
+            source: fields.source,
+            target: fields.target,
+            kind,
+            echo: fields.echo,
+            timestamp: fields.timestamp,
+            iif_tx_ok: fields.iif_tx_ok,
+            limit: fields.limit,
+            // As on the command line, 0:0 is none.
+            filter: fields.filter.filter(|f| !f.is_empty()),
+            changes,
+        };
+        rule.check()?;
+        Ok(Self(rule))
+    }
+}
+
+impl From<&Rule> for RuleFields {
+    fn from(rule: &Rule) -> Self {
+        let changes = rule.changes.as_ref();
+        let modify = |c: &Changes| {
+            let texts = c.modifications().iter();
+            texts
+                .map(|m| Text(AnyModification(c.kind(), *m)))
+                .collect::<Vec<_>>()
+        };
+        Self {
+            source: rule.source.clone(),
+            target: rule.target.clone(),
+            kind: rule.kind,
+            echo: rule.echo,
+            timestamp: rule.timestamp,
+            iif_tx_ok: rule.iif_tx_ok,
+            limit: rule.limit,
+            filter: rule.filter,
+            modify: changes.map(modify).unwrap_or_default(),
+            uid: changes.filter(|c| c.uid != 0).map(|c| Text(Uid(c.uid))),
+            crc8: changes.and_then(|c| c.crc8).map(Text),
+            crc8_profile: changes.and_then(|c| c.profile).map(Text),
+            xor: changes.and_then(|c| c.xor).map(Text),
+        }
+    }
+}
+
+const fn classic() -> FrameType {
+    FrameType::Classic
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_classic(kind: &FrameType) -> bool {
+    *kind == FrameType::Classic
+}
+
+fn version<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    let found = u32::deserialize(d)?;
+    if found == VERSION {
+        return Ok(found);
+    }
+    Err(serde::de::Error::custom(format_args!(
+        "version {found} of the file format, but this cangw reads version {VERSION}"
+    )))
+}
+
+fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    let name = String::deserialize(d)?;
+    check_name(&name).map_err(serde::de::Error::custom)?;
+    Ok(name)
+}
+
+fn max_hops<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u8>, D::Error> {
+    match u8::deserialize(d)? {
+        hops @ 1..=6 => Ok(Some(hops)),
+        hops => Err(serde::de::Error::custom(format_args!(
+            "{hops} is not from 1 to 6"
+        ))),
+    }
+}
+
+pub(super) fn write(document: &Document) -> String {
+    let tables = Tables {
+        version: VERSION,
+        settings: SettingsTable {
+            max_hops: document.max_hops,
+            log: document.log,
+        },
+        interface: document
+            .interfaces
+            .iter()
+            .map(|i| InterfaceTable {
+                name: i.name.clone(),
+                exclusive: i.exclusive,
+                engine: i.engine,
+            })
+            .collect(),
+        rule: document.rules.iter().cloned().map(RuleTable).collect(),
+    };
+    // There is no value in it that TOML does not have.
+    HEAD.to_owned() + &toml::to_string(&tables).unwrap_or_default()
+}
+
+pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
+    let tables: Tables = toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or_default();
+        let line = text.as_bytes()[..span.start.min(text.len())]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        let message = error.message().to_owned();
+        let key = key_at(text, &span);
+        in_line(file, line + 1, Error::Key { key, message })
+    })?;
+    let mut document = Document {
+        max_hops: tables.settings.max_hops,
+        log: tables.settings.log,
+        rules: tables.rule.into_iter().map(|r| r.0).collect(),
+        ..Document::default()
+    };
+    let says = |table: &InterfaceTable| table.exclusive.is_some() || table.engine.is_some();
+    for table in tables.interface.into_iter().filter(says) {
+        let interface = document.interface(&table.name);
+        interface.exclusive = table.exclusive.or(interface.exclusive);
+        interface.engine = table.engine.or(interface.engine);
+    }
+    Ok(document)
+}
+
+/// The key at a place, such as `rule.filter`; `None` for text that is no TOML.
+fn key_at(text: &str, place: &Range<usize>) -> Option<String> {
+    let parsed = DeTable::parse(text).ok()?;
+    find_key(parsed.get_ref(), place)
+}
+
+fn find_key(table: &DeTable<'_>, place: &Range<usize>) -> Option<String> {
+    let covers = |span: Range<usize>| span.start <= place.start && place.end <= span.end;
+    table.iter().find_map(|(key, value)| {
+        let inner = match value.get_ref() {
+            DeValue::Table(inner) => find_key(inner, place),
+            DeValue::Array(items) => items
+                .iter()
+                .filter_map(|item| item.get_ref().as_table())
+                .find_map(|inner| find_key(inner, place)),
+            _ => None,
+        };
+        let name = key.get_ref();
+        if let Some(inner) = inner {
+            return Some(format!("{name}.{inner}"));
+        }
+        // Of tables in an array, each has a place of its own.
+        let items = value.get_ref().as_array().into_iter().flatten();
+        let mut spans = [key.span(), value.span()]
+            .into_iter()
+            .chain(items.map(|item| item.span()));
+        spans.any(covers).then(|| name.to_string())
+    })
+}
