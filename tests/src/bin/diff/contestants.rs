@@ -27,8 +27,10 @@ pub enum Way {
 
 /// A contestant on its thread.
 pub struct Worker {
-    tasks: mpsc::Sender<Task>,
+    /// None when it is to end.
+    tasks: Option<mpsc::Sender<Task>>,
     results: mpsc::Receiver<Option<Observation>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 enum Task {
@@ -40,7 +42,7 @@ impl Worker {
     pub fn start(tool: Cangw, processor: usize) -> Self {
         let (tasks, inbox) = mpsc::channel();
         let (outbox, results) = mpsc::channel();
-        thread::spawn(move || {
+        let thread = thread::spawn(move || {
             sys::pin_to_cpu(processor).expect("a thread may choose its processor");
             let mut contestant = Contestant::new(tool);
             for task in inbox {
@@ -56,7 +58,11 @@ impl Worker {
                 }
             }
         });
-        Self { tasks, results }
+        Self {
+            tasks: Some(tasks),
+            results,
+            thread: Some(thread),
+        }
     }
 
     pub fn set_max_hops(&self, hops: u8) {
@@ -79,9 +85,22 @@ impl Worker {
     }
 
     fn give(&self, task: Task) {
-        self.tasks
-            .send(task)
-            .expect("a contestant said why it ended");
+        let sent = self.tasks.as_ref().map(|tasks| tasks.send(task));
+        assert!(
+            matches!(sent, Some(Ok(()))),
+            "a contestant said why it ended"
+        );
+    }
+}
+
+/// Its namespaces are gone with the thread.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tasks = None;
+        if let Some(thread) = self.thread.take() {
+            // When it panicked, it said why.
+            let _ = thread.join();
+        }
     }
 }
 
