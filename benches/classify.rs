@@ -60,7 +60,7 @@ fn bench(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, count), |b| {
                 b.iter(|| {
                     let id = std::hint::black_box(id);
-                    classify(&tables.tables, &tables, FrameType::Classic, id)
+                    classify(&tables.tables, &tables, FrameType::Classic, id, || None)
                 });
             });
         }

@@ -7,7 +7,7 @@ use crate::edit::FrameBytes;
 use crate::frame::FrameType;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -89,6 +89,10 @@ pub const EXCLUSIVE: u32 = 1;
 pub const VIRTUAL: u32 = 2;
 /// [`Head::flags`]: the map of exact identifiers is in use.
 pub const HAS_EXACT: u32 = 4;
+/// [`Head::flags`]: frames that no rule names are dropped.
+pub const DENY: u32 = 8;
+/// [`Head::flags`]: CAN XL frames are looked up by all fields of their header, in [`XlTables`].
+pub const HAS_XL_FIELDS: u32 = 0x10;
 
 /// What holds for the whole interface.
 #[repr(C)]
@@ -117,8 +121,12 @@ pub const ORIGIN: u16 = 4;
 pub const MISFIT: u16 = 8;
 /// [`Cell::flags`]: not sent, no frame has a length that fits after the rule's modifications.
 pub const TOO_LONG: u16 = 0x10;
+/// [`Cell::flags`]: not sent, the rule drops the frame.
+pub const DROP: u16 = 0x800;
+/// [`Cell::flags`]: not sent, the rule only lets the frame pass to local sockets.
+pub const PASS: u16 = 0x1000;
 /// [`Cell::flags`]: why a cell's rule does not send.
-pub const UNSENT: u16 = HOP_LIMIT | ORIGIN | MISFIT | TOO_LONG;
+pub const UNSENT: u16 = HOP_LIMIT | ORIGIN | MISFIT | TOO_LONG | DROP | PASS;
 /// [`Cell::flags`]: the rule is counted when the frame is edited, because only then it is known whether it fits.
 pub const CHECKED: u16 = 0x20;
 /// [`Cell::flags`]: a run of copies of the same form begins here.
@@ -131,6 +139,12 @@ pub const KEEP_STAMP: u16 = 0x100;
 pub const LIST_FORMS: u16 = 0x200;
 /// [`Cell::flags`] of a list's first cell, without [`LIST_FORMS`]: all copies lose the receive time stamp.
 pub const LIST_STAMP: u16 = 0x400;
+/// [`Cell::flags`] of a list's first cell: frames are recorded in the map of watched identifiers.
+pub const LIST_WATCH: u16 = 0x2000;
+/// [`Cell::flags`] of a list's first cell: the frame does not go on to local sockets.
+pub const LIST_DROP: u16 = 0x4000;
+/// [`Cell::flags`] of a list's first cell, beside [`LIST_DROP`]: because no rule names it.
+pub const LIST_DENIED: u16 = 0x8000;
 
 /// What one rule does with a frame. A list is its first cell (whose number is the list's) and `len` - 1 cells from `next` on.
 #[repr(C)]
@@ -171,10 +185,12 @@ impl Cell {
 pub mod form {
     /// The copy keeps the receive time stamp.
     pub const KEEP: u16 = 0x8000;
-    /// The number of the edit.
+    /// The number of the edit, below this.
     pub const EDIT: u16 = 0x7FFF;
     /// The frame as it came, and no more copies.
     pub const END: u16 = 0xFFFF;
+    /// In the queue: this run is not sent.
+    pub const SKIP: u16 = 0x7FFF;
 }
 
 /// Forms that a frame in flight can wait for: those of a list, and the end.
@@ -213,15 +229,30 @@ pub struct Flight {
     pub taken: u32,
     /// The form that the frame has now.
     pub form: u32,
-    /// 1 when local sockets of the source are not to get the frame.
-    pub exclusive: u32,
+    /// [`LOCAL`], [`LOCAL_IF_UNSENT`] or [`NEVER_LOCAL`]: whether local sockets of the source get the frame in the end.
+    pub local: u32,
     /// Runs that were sent.
     pub sent: u32,
+    /// Identifier of the frame as it came, with its flags.
+    pub id: u32,
+    /// 1 when the copy that the last guarded rule sent is to be sent once more.
+    pub again: u32,
+    /// The byte of the buffer that was corrupted for the last copy, 0 for none, as no data begin there.
+    pub damaged: u32,
+    /// What it was.
+    pub undamaged: u32,
     /// The forms of the runs to come.
     pub queue: [u16; QUEUE],
     /// 0.
     pub reserved: u32,
 }
+
+/// [`Flight::local`]: they do.
+pub const LOCAL: u32 = 0;
+/// [`Flight::local`]: they do when no rule took it.
+pub const LOCAL_IF_UNSENT: u32 = 1;
+/// [`Flight::local`]: they do not.
+pub const NEVER_LOCAL: u32 = 2;
 
 /// Everything the data path looks up for an interface, replaced as a whole.
 #[repr(C)]
@@ -243,6 +274,45 @@ pub struct Halves {
     pub high: [u16; HALF_KEYS],
     /// Class of bits 0 to 14.
     pub low: [u16; HALF_KEYS],
+}
+
+/// Priorities of CAN XL frames.
+pub const XL_PRIORITIES: usize = 2048;
+/// Values of half an acceptance field.
+pub const XL_HALF: usize = 65_536;
+
+/// Two classes give a third: cell `row * columns + column` of the cross table, from cell `first` on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cross {
+    /// First cell in the interface's cross table.
+    pub first: u32,
+    /// Classes of the second value.
+    pub columns: u32,
+}
+
+/// Classes of the fields of CAN XL headers, and how they are combined until a list is left.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct XlTables {
+    /// Class of VCID, then of SDT.
+    pub kinds: Cross,
+    /// Classes of the high and the low half of the acceptance field.
+    pub acceptance: Cross,
+    /// Results of `kinds`, then of `acceptance`.
+    pub content: Cross,
+    /// Class of the priority, then result of `content`: the list.
+    pub list: Cross,
+    /// Class of each priority.
+    pub priority: [u16; XL_PRIORITIES],
+    /// Class of each virtual CAN network identifier.
+    pub vcid: [u16; 256],
+    /// Class of each SDU type.
+    pub sdt: [u16; 256],
+    /// Class of the high half of the acceptance field.
+    pub high: [u16; XL_HALF],
+    /// Class of its low half.
+    pub low: [u16; XL_HALF],
 }
 
 /// Cells of a cross table: row (high class) times [`Space::low_classes`] plus low class.
@@ -269,9 +339,112 @@ pub struct RuleCounters {
     pub origin: u64,
     /// Not forwarded, the modified length does not fit the type of frame: part of can-gw's `deleted`.
     pub too_long: u64,
+    /// Ended here by a rule that drops.
+    pub by_rule: u64,
 }
 
-/// Why a frame was not looked at by any rule, counted for each interface.
+/// [`Guard::flags`]: the limit holds for each identifier.
+pub const PER_ID: u32 = 1;
+
+/// A share of a rule's frames that something is done to: see [`crate::guard::choose`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// How many of 2^32.
+    pub share: u64,
+    /// Makes the choice repeatable.
+    pub seed: u64,
+    /// State of the choice.
+    pub state: u64,
+    /// Frames chosen.
+    pub count: u64,
+}
+
+/// Rate limit and faults of a rule: settings, state and counters, shared by all CPUs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guard {
+    /// [`PER_ID`].
+    pub flags: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Nanoseconds between two frames at the limit; 0 for no limit.
+    pub interval: u64,
+    /// Nanoseconds that a frame may come earlier: the burst minus one, times the interval.
+    pub tolerance: u64,
+    /// State of the limit: see [`crate::guard::within_rate`]. With [`PER_ID`], for the identifiers that have no state of their own.
+    pub full_at: u64,
+    /// Frames over the limit.
+    pub over_rate: u64,
+    /// Frames with identifiers that found no room for a state of their own.
+    pub shared: u64,
+    /// Frames that are not sent.
+    pub drop: Fault,
+    /// Frames that are sent twice.
+    pub duplicate: Fault,
+    /// Frames in whose data a bit is flipped.
+    pub corrupt: Fault,
+}
+
+/// Identifiers that can have a rate limit of their own, in one network namespace.
+pub const MAX_BUCKETS: u32 = 65_536;
+
+/// Key of the state of an identifier's rate limit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BucketKey {
+    /// Slot of the rule.
+    pub rule: u32,
+    /// Identifier with its flags; of a CAN XL frame the priority.
+    pub id: u32,
+}
+
+/// Identifiers that can be watched in one network namespace.
+pub const MAX_WATCHED: u32 = 16_384;
+
+/// Key of what is known of an identifier on a watched interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct WatchKey {
+    /// Interface on which the frame entered.
+    pub ifindex: u32,
+    /// Identifier with its flags; of a CAN XL frame the priority.
+    pub id: u32,
+    /// [`FrameType`] as a number.
+    pub kind: u32,
+}
+
+/// Data bytes of a frame that are kept of a watched identifier.
+pub const WATCHED_DATA: usize = 64;
+
+/// What is known of an identifier on a watched interface. Times are in nanoseconds of the monotonic clock.
+///
+/// `newest` and `begun` say whether the data are whole: a writer sets `begun`, then the data, then `newest`, and a reader
+/// copies from the front to the back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Number of the frame whose data these are, once all of them are there.
+    pub newest: u64,
+    /// Frames.
+    pub count: u64,
+    /// When the first came.
+    pub first: u64,
+    /// When the last came.
+    pub last: u64,
+    /// Shortest time between two frames; all ones before the second.
+    pub shortest: u64,
+    /// Longest time between two frames.
+    pub longest: u64,
+    /// Header of the last frame: the bytes after the identifier, and of a CAN XL frame the acceptance field after them.
+    pub head: [u8; 8],
+    /// The first data bytes of the last frame.
+    pub data: [u8; WATCHED_DATA],
+    /// Number of the frame whose data these are, before any of them is there.
+    pub begun: u64,
+}
+
+/// What became of frames that no rule counts, counted for each interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
@@ -285,16 +458,22 @@ pub enum Reason {
     Prefix = 3,
     /// Memory or room for frames in flight was short; the frame went no further, not to local sockets either.
     NoMemory = 4,
+    /// No rule names it, and the interface's policy is to deny; the frame went no further, not to local sockets either.
+    Denied = 5,
+    /// The map of watched identifiers is full, so that the frame is not recorded there; it was forwarded all the same.
+    Unwatched = 6,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Unmatched,
         Self::Malformed,
         Self::NoTables,
         Self::Prefix,
         Self::NoMemory,
+        Self::Denied,
+        Self::Unwatched,
     ];
 
     /// Stable name, for people and for programs.
@@ -306,6 +485,8 @@ impl Reason {
             Self::NoTables => "no_tables",
             Self::Prefix => "prefix",
             Self::NoMemory => "no_memory",
+            Self::Denied => "denied",
+            Self::Unwatched => "unwatched",
         }
     }
 }
@@ -313,7 +494,7 @@ impl Reason {
 /// Counters of an interface, for one CPU, by [`Reason`], in frames.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InterfaceCounters(pub [u64; 5]);
+pub struct InterfaceCounters(pub [u64; Reason::ALL.len()]);
 
 impl Flight {
     /// Prepares the flight of a frame without a prefix.
@@ -328,8 +509,10 @@ impl Flight {
         self.queued = 0;
         self.taken = 0;
         self.form = 0;
-        self.exclusive = 0;
+        self.local = LOCAL;
         self.sent = 0;
+        self.again = 0;
+        self.damaged = 0;
     }
 
     /// Type of the frame; CAN XL frames, which are not edited, count as FD.
@@ -374,9 +557,13 @@ const _: () = {
     assert!(size_of::<Halves>() == 4 * HALF_KEYS);
     assert!(size_of::<CrossChunk>() == 64);
     assert!(MAX_RULES <= 1 << 16);
-    assert!(size_of::<RuleCounters>() == 48);
-    assert!(size_of::<InterfaceCounters>() == 40);
-    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 11 + 2 * QUEUE + 4);
+    assert!(size_of::<RuleCounters>() == 56);
+    assert!(size_of::<InterfaceCounters>() == 56);
+    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 15 + 2 * QUEUE + 4);
+    assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
+    assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
+    assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
+    assert!(size_of::<XlTables>() == 4 * 8 + 2 * (XL_PRIORITIES + 256 + 256 + 2 * XL_HALF));
     assert!(QUEUE > MAX_LIST as usize);
     // Lists are numbered with 16 bits.
     assert!(MAX_CELLS <= 1 << 16);
@@ -386,7 +573,10 @@ const _: () = {
 mod pod {
     use crate::edit::Edit;
 
-    use super::{CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
+    use super::{
+        BucketKey, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables, WatchKey,
+        Watched, XlTables,
+    };
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
     // their fields), so every bit pattern is a value and every byte is initialised.
@@ -401,4 +591,14 @@ mod pod {
     unsafe impl aya::Pod for RuleCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for InterfaceCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for XlTables {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Guard {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for BucketKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for WatchKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Watched {}
 }

@@ -5,11 +5,15 @@
 //! - All others, and error classes, are split into two halves of 15 bits; each half has a class, and a
 //!   cross table has the list of each pair of classes (recursive flow classification, Gupta and McKeown 1999).
 //!
+//! - CAN XL frames index a table by their priority. When some rule asks for VCID, SDU type or acceptance field, each field has
+//!   a class, and four cross tables lead from the classes to the list.
+//!
 //! Userspace compiles the tables (`cangw::compile`); this module reads them, through [`Lookup`], in the kernel and
 //! in tests alike.
 
 use crate::abi::{
-    CROSS_CHUNK, EXACT_FD, HALF_KEYS, HAS_EXACT, SPACE_HALVES, STANDARD_KEYS, SpaceIndex, Tables,
+    CROSS_CHUNK, Cross, EXACT_FD, HALF_KEYS, HAS_EXACT, HAS_XL_FIELDS, SPACE_HALVES, STANDARD_KEYS,
+    SpaceIndex, Tables, XlTables,
 };
 use crate::frame::{EFF_FLAG, EFF_MASK, ERR_FLAG, FrameType, RTR_FLAG, SFF_MASK};
 use crate::opaque;
@@ -27,6 +31,36 @@ pub trait Lookup {
     fn halves(&self, aux: u32, space: u16, high_key: usize, low_key: usize) -> Option<(u16, u16)>;
     /// Cell `within` (below [`CROSS_CHUNK`]) of a chunk of the cross table.
     fn cross(&self, aux: u32, chunk: u32, within: usize) -> Option<ListId>;
+    /// The classes of CAN XL headers.
+    fn xl(&self, aux: u32) -> Option<&XlTables>;
+}
+
+/// What of a CAN XL header its priority word does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XlFields {
+    /// SDU type.
+    pub sdt: u8,
+    /// Acceptance field.
+    pub af: u32,
+}
+
+impl XlFields {
+    /// Reads them from the 8 bytes after the priority word (`struct canxl_frame`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_bytes(b: [u8; 8]) -> Self {
+        Self {
+            sdt: b[1],
+            af: u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+        }
+    }
+}
+
+/// The virtual CAN network identifier in the priority word (`CANXL_VCID_OFFSET`).
+#[must_use]
+#[inline(always)]
+pub const fn vcid(priority_word: u32) -> u8 {
+    (priority_word >> 16) as u8
 }
 
 /// Index of a standard identifier in [`Tables::standard`]: 11 bits, and RTR above them.
@@ -76,7 +110,7 @@ pub enum IdClass {
     Invalid,
 }
 
-/// Tells where an identifier is looked up. CAN XL priorities share their word with the VCID, which is not compared.
+/// Tells where an identifier is looked up. CAN XL priorities share their word with the VCID, which has a table of its own.
 #[must_use]
 #[inline(always)]
 pub const fn id_class(kind: FrameType, can_id: u32) -> IdClass {
@@ -106,7 +140,8 @@ pub enum Unclassified {
     Incomplete,
 }
 
-/// The list of the rules that match a frame: the same for one rule and for ten thousand.
+/// The list of the rules that match a frame, at the same cost for one rule and for ten thousand. `fields` reads what is asked of
+/// CAN XL frames only, and of these only when a rule wants to know.
 ///
 /// # Errors
 /// See [`Unclassified`].
@@ -116,7 +151,13 @@ pub fn classify<L: Lookup>(
     lookup: &L,
     kind: FrameType,
     can_id: u32,
+    fields: impl FnOnce() -> Option<XlFields>,
 ) -> Result<ListId, Unclassified> {
+    if matches!(kind, FrameType::Xl) && tables.head.flags & HAS_XL_FIELDS != 0 {
+        return fields()
+            .and_then(|fields| xl_list(tables.head.aux, lookup, can_id, fields))
+            .ok_or(Unclassified::Incomplete);
+    }
     let error = match id_class(kind, can_id) {
         IdClass::Standard => {
             let key = match kind {
@@ -152,15 +193,41 @@ pub fn classify<L: Lookup>(
     let (high, low) = lookup
         .halves(tables.head.aux, space.halves, high_key(id), low_key(id))
         .ok_or(Unclassified::Incomplete)?;
-    let cell = space
-        .cross
-        .wrapping_add(u32::from(high).wrapping_mul(u32::from(space.low_classes)))
-        .wrapping_add(u32::from(low));
-    lookup
-        .cross(
-            tables.head.aux,
-            cell / CROSS_CHUNK as u32,
-            cell as usize % CROSS_CHUNK,
-        )
-        .ok_or(Unclassified::Incomplete)
+    let cross = Cross {
+        first: space.cross,
+        columns: u32::from(space.low_classes),
+    };
+    combine(tables.head.aux, lookup, cross, high, low).ok_or(Unclassified::Incomplete)
+}
+
+/// The result of two classes.
+#[inline(always)]
+fn combine<L: Lookup>(aux: u32, lookup: &L, cross: Cross, row: u16, column: u16) -> Option<u16> {
+    let cell = cross
+        .first
+        .wrapping_add(u32::from(row).wrapping_mul(cross.columns))
+        .wrapping_add(u32::from(column));
+    lookup.cross(aux, cell / CROSS_CHUNK as u32, cell as usize % CROSS_CHUNK)
+}
+
+/// The list of a CAN XL frame by all fields of its header.
+#[inline(always)]
+fn xl_list<L: Lookup>(aux: u32, lookup: &L, word: u32, fields: XlFields) -> Option<ListId> {
+    let xl = lookup.xl(aux)?;
+    let class =
+        |classes: &[u16], value: u32| classes.get(opaque(u64::from(value)) as usize).copied();
+    let vcid = class(&xl.vcid, u32::from(vcid(word)))?;
+    let sdt = class(&xl.sdt, u32::from(fields.sdt))?;
+    let high = class(&xl.high, fields.af >> 16)?;
+    let low = class(&xl.low, fields.af & 0xFFFF)?;
+    let kinds = combine(aux, lookup, xl.kinds, vcid, sdt)?;
+    let acceptance = combine(aux, lookup, xl.acceptance, high, low)?;
+    let content = combine(aux, lookup, xl.content, kinds, acceptance)?;
+    combine(
+        aux,
+        lookup,
+        xl.list,
+        class(&xl.priority, word & SFF_MASK)?,
+        content,
+    )
 }

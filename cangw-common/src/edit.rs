@@ -59,6 +59,12 @@ pub const CRC8: u32 = 2;
 pub const XOR: u32 = 4;
 /// [`Edit::flags`]: whether the length fits depends on the frame. Otherwise it always does.
 pub const CHECKED: u32 = 8;
+/// [`Edit::flags`]: the rule has a [guard](crate::abi::Guard), which is asked first.
+pub const GUARDED: u32 = 0x10;
+/// [`Edit::flags`]: the same copy once more, when the guard said so.
+pub const DUPLICATE: u32 = 0x20;
+/// [`Edit::flags`]: the frame stays as it is. CAN XL frames have no other edits.
+pub const IDENTITY: u32 = 0x40;
 
 /// [`Edit::profile`]: one more byte, `CGW_CRC8PRF_1U8`.
 pub const PROFILE_1U8: u8 = 1;
@@ -89,7 +95,7 @@ pub struct Edit {
     pub keep: FrameBytes,
     /// Bits that are flipped; those that are not kept are set.
     pub flip: FrameBytes,
-    /// [`DLC`], [`CRC8`], [`XOR`], [`CHECKED`].
+    /// [`DLC`], [`CRC8`], [`XOR`], [`CHECKED`], [`GUARDED`], [`DUPLICATE`], [`IDENTITY`].
     pub flags: u32,
     /// Slot of the rule, the key of its counters.
     pub rule: u32,

@@ -4,6 +4,7 @@
 //! - [`rule`]: what a rule says, with can-gw's meaning of filters,
 //! - [`abi`]: the layout of map keys and values,
 //! - [`edit`]: modifications and checksums,
+//! - [`guard`]: rate limits and faults,
 //! - [`classify`]: from an identifier to the list of rules that match.
 //!
 //! Everything is `no_std`, allocates nothing, and runs unchanged in the kernel
@@ -15,6 +16,7 @@ pub mod abi;
 pub mod classify;
 pub mod edit;
 pub mod frame;
+pub mod guard;
 pub mod rule;
 
 /// Hides where a number came from, so that a check of its range stays in the program for the kernel's verifier, which

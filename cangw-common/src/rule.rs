@@ -1,5 +1,6 @@
 //! What a rule says: `struct can_filter` with can-gw's meaning (`can_rcv_list_find`, `can_rcv_filter` in net/can/af_can.c).
 
+use crate::classify::{self, XlFields};
 use crate::frame::{EFF_FLAG, EFF_MASK, ERR_FLAG, FrameType, RTR_FLAG, SFF_MASK};
 
 /// `CAN_INV_FILTER`: in the identifier of a filter, inverts it.
@@ -79,6 +80,35 @@ impl Predicate {
             Self::Equal { id, mask } => !is_error && can_id & mask == id,
             Self::Differs { id, mask } => !is_error && can_id & mask != id,
         }
+    }
+}
+
+/// What a rule asks of the header of CAN XL frames, beside the priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct XlFilter {
+    /// Virtual CAN network identifier.
+    pub vcid: Option<u8>,
+    /// SDU type.
+    pub sdt: Option<u8>,
+    /// Acceptance field: value and mask.
+    pub af: Option<(u32, u32)>,
+}
+
+impl XlFilter {
+    /// Whether it asks nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.vcid.is_none() && self.sdt.is_none() && self.af.is_none()
+    }
+
+    /// Whether a frame with this priority word and these fields is for the rule.
+    #[must_use]
+    pub fn matches(&self, word: u32, fields: XlFields) -> bool {
+        self.vcid.is_none_or(|vcid| vcid == classify::vcid(word))
+            && self.sdt.is_none_or(|sdt| sdt == fields.sdt)
+            && self
+                .af
+                .is_none_or(|(value, mask)| fields.af & mask == value & mask)
     }
 }
 

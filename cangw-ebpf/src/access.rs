@@ -4,8 +4,10 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_check_mtu, bpf_clone_redirect, bpf_ktime_get_ns, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_store_bytes,
 };
+use cangw_common::classify::XlFields;
 use cangw_common::edit::FrameBytes;
 use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Head, MAX_PREFIX, field};
 use cangw_common::opaque;
@@ -44,6 +46,90 @@ const fn frame_len(kind: FrameType) -> u32 {
     match kind {
         FrameType::Classic => CLASSIC_LEN,
         FrameType::Fd | FrameType::Xl => FD_LEN,
+    }
+}
+
+/// Nanoseconds of the monotonic clock.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Reads a word of a map that other CPUs may change.
+#[inline(always)]
+pub fn load(word: *const u64) -> u64 {
+    // SAFETY: callers pass pointers into a map's value, 8-byte aligned and valid until the program ends; the verifier checks it.
+    unsafe { word.read_volatile() }
+}
+
+/// Writes a word of a map that other CPUs may read.
+#[inline(always)]
+pub fn store(word: *mut u64, value: u64) {
+    // SAFETY: as in `load`.
+    unsafe { word.write_volatile(value) }
+}
+
+/// Adds to a word of a map, atomically; the value before. The instruction is BPF_ATOMIC | BPF_ADD | BPF_FETCH.
+#[inline(always)]
+pub fn add(word: *mut u64, value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: as in `load`.
+        unsafe {
+            core::arch::asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) value, in(reg) word);
+        }
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as in `load`.
+    unsafe {
+        let old = *word;
+        *word = old + value;
+        old
+    }
+}
+
+/// Writes a word of a map, atomically; the value before. BPF_ATOMIC | BPF_XCHG.
+#[inline(always)]
+pub fn exchange(word: *mut u64, value: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: as in `load`.
+        unsafe {
+            core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) value, in(reg) word);
+        }
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as in `load`.
+    unsafe {
+        word.replace(value)
+    }
+}
+
+/// Writes a word of a map if it is still `old`, atomically; whether it was. BPF_ATOMIC | BPF_CMPXCHG.
+#[inline(always)]
+pub fn replace(word: *mut u64, old: u64, new: u64) -> bool {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut found = old;
+        // SAFETY: as in `load`.
+        unsafe {
+            core::arch::asm!("r0 = cmpxchg_64({0} + 0, r0, {1})", in(reg) word, in(reg) new, inout("r0") found);
+        }
+        found == old
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as in `load`.
+    unsafe {
+        let same = *word == old;
+        if same {
+            *word = new;
+        }
+        same
     }
 }
 
@@ -128,6 +214,14 @@ impl Skb {
         head(data, end, prefix)
     }
 
+    /// The fields of a CAN XL frame, which never has a prefix.
+    #[inline(always)]
+    pub fn xl_fields(self) -> Option<XlFields> {
+        let mut fields = [0u8; 8];
+        self.load(field::LEN as u32, &mut fields)
+            .then(|| XlFields::from_bytes(fields))
+    }
+
     /// Whether `len` bytes pass the MTU of an interface; also true when the interface is gone, which its action counts.
     #[inline(always)]
     pub fn fits(self, ifindex: u32, len: u32) -> bool {
@@ -140,6 +234,18 @@ impl Skb {
     pub fn load<const N: usize>(self, offset: u32, buf: &mut [u8; N]) -> bool {
         // SAFETY: the destination has N bytes; the helper checks the source.
         unsafe { bpf_skb_load_bytes(self.0.cast(), offset, buf.as_mut_ptr().cast(), N as u32) == 0 }
+    }
+
+    /// Copies `len` bytes, 1 to `N`, at `offset` out of the buffer; the first `N` when there are more.
+    #[inline(always)]
+    pub fn load_up_to<const N: usize>(self, offset: u32, len: u32, buf: &mut [u8; N]) -> bool {
+        let len = opaque(u64::from(len)) as u32;
+        if len == 0 {
+            return false;
+        }
+        let len = if len > N as u32 { N as u32 } else { len };
+        // SAFETY: the destination has N bytes, and `len` is at most that; the helper checks the source.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), offset, buf.as_mut_ptr().cast(), len) == 0 }
     }
 
     /// Copies bytes to `offset`.

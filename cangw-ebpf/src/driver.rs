@@ -1,16 +1,16 @@
 //! A driver's frame behind a prefix: its buffer starts with the driver's private bytes, which would leave with the frame if a tc action
 //! sent it. So the program sends, and leaves only the echoes to tc.
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
-use cangw_common::abi::{EXCLUSIVE, LIST_ECHO, LIST_FORMS, LIST_STAMP, Reason, mark};
+use cangw_common::abi::{EXCLUSIVE, LIST_ECHO, LIST_FORMS, LIST_STAMP, LOCAL, Reason, mark};
 use cangw_common::frame::FrameType;
 
 use crate::access::Skb;
 use crate::flight::out_of_memory;
-use crate::list::{QueueEcho, Send, Walk, cell};
+use crate::list::{Send, Walk, cell};
 use crate::maps::{self, Next};
-use crate::tc::{Found, find};
+use crate::tc::{Found, beside, find, local, rest};
 
 /// The most bytes of prefix that a driver's frame is known to have (6.1).
 const MAX_TRIM: u32 = 16;
@@ -18,18 +18,19 @@ const MAX_TRIM: u32 = 16;
 /// Receives a frame that `tc::receive` has seen already.
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> i32 {
-    let Some(found) = find(ctx) else {
-        return TC_ACT_OK;
-    };
     let Found {
         slot,
         tables,
         layout,
         list,
-    } = found;
+    } = match find(ctx) {
+        Ok(found) => found,
+        Err(verdict) => return verdict,
+    };
     let skb = Skb(ctx.skb.skb);
     let first = cell(tables, list);
-    let exclusive = tables.head.flags & EXCLUSIVE != 0;
+    beside(skb, slot, first, layout.kind as u32, layout.prefix);
+    let local = local(first, tables.head.flags & EXCLUSIVE != 0);
     let forms = first.flags & LIST_FORMS != 0;
     let stamp = skb.stamp();
     let Some((ticket, flight)) = maps::board() else {
@@ -48,8 +49,10 @@ pub fn receive(ctx: &TcContext) -> i32 {
         || !skb.resize(layout.len)
     {
         maps::count_reason(slot, Reason::Malformed);
-        return TC_ACT_OK;
+        return rest(first);
     }
+    let id = &flight.original.0;
+    flight.id = u32::from_ne_bytes([id[0], id[1], id[2], id[3]]);
     if first.flags & LIST_STAMP != 0 {
         skb.set_stamp(0);
     }
@@ -69,10 +72,10 @@ pub fn receive(ctx: &TcContext) -> i32 {
     }
     let handle = u32::from(first.handle);
     if first.flags & LIST_ECHO == 0 {
-        return if handle != 0 && exclusive {
+        return if handle != 0 && local != LOCAL {
             TC_ACT_SHOT
         } else {
-            TC_ACT_OK
+            rest(first)
         };
     }
     let echo_mark = handle | mark::ECHO_ONLY;
@@ -82,11 +85,11 @@ pub fn receive(ctx: &TcContext) -> i32 {
     }
     skb.set_ticket(ticket);
     flight.mark = echo_mark;
-    flight.exclusive = u32::from(exclusive);
+    flight.local = local;
     flight.prefix = layout.prefix;
     flight.form = 0;
+    flight.damaged = 0;
     flight.sent = 1;
-    walk.each::<QueueEcho>();
     maps::go_on(ctx, Next::Step);
     out_of_memory(slot)
 }

@@ -1,19 +1,23 @@
 //! A frame whose copies differ: tc sends a run of copies that look the same, the next program gives the frame another form.
 
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
-use cangw_common::abi::{self, Flight, QUEUE, Reason, form};
-use cangw_common::edit::CHECKED;
+use cangw_common::abi::{self, Flight, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, form};
+use cangw_common::edit::{CHECKED, DUPLICATE, Edit, GUARDED, IDENTITY};
+use cangw_common::frame::{FrameType, RTR_FLAG, XL_HEAD, field};
 use cangw_common::opaque;
 
 use crate::access::Skb;
+use crate::guard;
 use crate::list;
 use crate::maps;
 
-/// Lets a form wait.
+/// Lets a form wait; its place in the queue.
 #[inline(always)]
-pub fn queue(flight: &mut Flight, form: u16) {
-    flight.queue[(opaque(u64::from(flight.queued)) as usize) & (QUEUE - 1)] = form;
-    flight.queued = flight.queued.wrapping_add(1);
+pub fn queue(flight: &mut Flight, form: u16) -> u32 {
+    let place = flight.queued;
+    flight.queue[(opaque(u64::from(place)) as usize) & (QUEUE - 1)] = form;
+    flight.queued = place.wrapping_add(1);
+    place
 }
 
 /// Whether a frame got its form.
@@ -23,42 +27,131 @@ pub enum Shaped {
     Ready,
     /// Its length would not fit its type.
     TooLong,
+    /// The rule's rate limit or a fault keeps it back, and has counted it.
+    Withheld,
     /// The kernel has no memory for a copy.
     NoMemory,
 }
 
-/// Gives the frame that begins `offset` bytes into the buffer a form. With `counts`, edits that may not fit are counted
-/// for their rules.
+/// What a frame is given its form for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A copy that tc sends. Edits that may not fit are counted for their rules.
+    Tc,
+    /// A copy that the program sends and counts.
+    Program,
+    /// Nothing that a rule's guard is asked about: an echo of what was sent, or local sockets.
+    Other,
+}
+
+/// Gives the frame that begins `offset` bytes into the buffer a form.
 #[inline(always)]
-pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, counts: bool) -> Shaped {
+pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Purpose) -> Shaped {
     let kept = form & u32::from(form::KEEP) != 0;
     skb.set_stamp(if kept { flight.stamp } else { 0 });
+    if flight.damaged != 0 {
+        if !skb.store(flight.damaged, &[flight.undamaged as u8]) {
+            return Shaped::NoMemory;
+        }
+        flight.damaged = 0;
+    }
     let number = form & u32::from(form::EDIT);
     if number == flight.form {
         return Shaped::Ready;
     }
-    let kind = flight.kind();
     if number == 0 {
-        flight.form = 0;
-        return ready(skb.store_frame(kind, offset, &flight.original));
+        return original(skb, flight, offset);
     }
     // There is an edit for every number that userspace wrote.
     let Some(edit) = maps::edit(flight.aux, number) else {
         return Shaped::NoMemory;
     };
-    let fits = edit.apply(kind, &flight.original, &mut flight.work);
-    if edit.flags & CHECKED != 0 && counts {
-        if fits {
-            list::add(edit.rule as u16, 1, |r| &raw mut r.sent);
+    let mut damage = false;
+    let mut random = 0;
+    if edit.flags & (GUARDED | DUPLICATE) != 0 && purpose != Purpose::Other {
+        if edit.flags & DUPLICATE != 0 {
+            if flight.again == 0 {
+                return Shaped::Withheld;
+            }
+            flight.again = 0;
         } else {
-            list::add(edit.rule as u16, 1, |r| &raw mut r.too_long);
+            let answer = guard::ask(edit.rule, flight.id);
+            flight.again = answer.again();
+            if !answer.sends() {
+                return Shaped::Withheld;
+            }
+            damage = answer.damages();
+            random = answer.random();
         }
     }
-    if !fits {
+    let shaped = if edit.flags & IDENTITY != 0 {
+        original(skb, flight, offset)
+    } else {
+        edited(skb, flight, offset, number, edit)
+    };
+    if shaped == Shaped::TooLong {
+        flight.again = 0;
+    }
+    if edit.flags & CHECKED != 0 && purpose == Purpose::Tc {
+        match shaped {
+            Shaped::Ready => list::add(edit.rule as u16, 1, |r| &raw mut r.sent),
+            Shaped::TooLong => list::add(edit.rule as u16, 1, |r| &raw mut r.too_long),
+            Shaped::Withheld | Shaped::NoMemory => {}
+        }
+    }
+    if damage && shaped == Shaped::Ready {
+        damage_bit(skb, flight, offset, edit.rule, random);
+    }
+    shaped
+}
+
+/// Makes the frame what it was.
+#[inline(always)]
+fn original(skb: Skb, flight: &mut Flight, offset: u32) -> Shaped {
+    if flight.form == 0 {
+        return Shaped::Ready;
+    }
+    flight.form = 0;
+    ready(skb.store_frame(flight.kind(), offset, &flight.original))
+}
+
+/// Makes the frame what an edit makes of the original.
+#[inline(always)]
+fn edited(skb: Skb, flight: &mut Flight, offset: u32, number: u32, edit: &Edit) -> Shaped {
+    let kind = flight.kind();
+    if !edit.apply(kind, &flight.original, &mut flight.work) {
         return Shaped::TooLong;
     }
     flight.form = number;
     ready(skb.store_frame(kind, offset, &flight.work))
+}
+
+/// Flips a bit of the data, if there are any; the next form begins with taking that back.
+#[inline(always)]
+fn damage_bit(skb: Skb, flight: &mut Flight, offset: u32, rule: u32, random: u32) {
+    let mut head = [0u8; 4];
+    if !skb.load(offset + field::LEN as u32, &mut head) {
+        return;
+    }
+    let (begin, len) = if flight.kind == FrameType::Xl as u32 {
+        (XL_HEAD, u32::from(u16::from_ne_bytes([head[2], head[3]])))
+    } else {
+        (field::DATA as u32, u32::from(head[0]))
+    };
+    if len == 0 || flight.kind == FrameType::Classic as u32 && flight.id & RTR_FLAG != 0 {
+        return;
+    }
+    let bit = random % (len * 8);
+    let at = offset + begin + bit / 8;
+    let mut byte = [0u8; 1];
+    if !skb.load(at, &mut byte) {
+        return;
+    }
+    if skb.store(at, &[byte[0] ^ (1 << (bit % 8))]) {
+        flight.damaged = at;
+        flight.undamaged = u32::from(byte[0]);
+        guard::count_damaged(rule);
+    }
 }
 
 #[inline(always)]
@@ -82,30 +175,43 @@ pub fn advance(skb: Skb, flight: &mut Flight) -> i32 {
     };
     flight.taken = flight.taken.wrapping_add(1);
     let prefix = flight.prefix;
+    if form == u32::from(form::SKIP) {
+        skb.set_mark(0);
+        return TC_ACT_UNSPEC;
+    }
     if form == u32::from(form::END) {
         skb.set_mark(0);
-        if flight.exclusive != 0 && flight.sent != 0 {
+        if flight.local == NEVER_LOCAL {
+            return TC_ACT_SHOT;
+        }
+        if flight.local == LOCAL_IF_UNSENT && flight.sent != 0 {
             return TC_ACT_STOLEN;
         }
-        return match shape(skb, flight, prefix, u32::from(form::KEEP), false) {
-            Shaped::Ready | Shaped::TooLong => TC_ACT_OK,
+        return match shape(skb, flight, prefix, u32::from(form::KEEP), Purpose::Other) {
             Shaped::NoMemory => out_of_memory(flight.slot),
+            _ => TC_ACT_OK,
         };
     }
     // A frame with a prefix was sent and counted by the program.
-    match shape(skb, flight, prefix, form, prefix == 0) {
+    let purpose = if prefix == 0 {
+        Purpose::Tc
+    } else {
+        Purpose::Other
+    };
+    match shape(skb, flight, prefix, form, purpose) {
         Shaped::Ready => {
             flight.sent = 1;
             skb.set_mark(flight.mark);
-            TC_ACT_UNSPEC
         }
         // Without the mark no filter sends it.
-        Shaped::TooLong => {
+        Shaped::Withheld => {
+            flight.sent = 1;
             skb.set_mark(0);
-            TC_ACT_UNSPEC
         }
-        Shaped::NoMemory => out_of_memory(flight.slot),
+        Shaped::TooLong => skb.set_mark(0),
+        Shaped::NoMemory => return out_of_memory(flight.slot),
     }
+    TC_ACT_UNSPEC
 }
 
 /// Ends a frame that cannot be what it should be; wrong bytes must go nowhere.

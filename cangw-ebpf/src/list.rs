@@ -4,12 +4,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
 use cangw_common::abi::{
-    CHECKED, Cell, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, RUN, RuleCounters,
-    Tables, UNSENT,
+    CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, QUEUE, RUN,
+    RuleCounters, TOO_LONG, Tables, UNSENT, form,
 };
+use cangw_common::opaque;
 
 use crate::access::Skb;
-use crate::flight::{self, Shaped};
+use crate::flight::{self, Purpose, Shaped};
 use crate::maps;
 
 /// What to do with each rule of a list.
@@ -22,13 +23,11 @@ pub trait Visit {
 
 /// Count it; the filters behind the program send. Its form waits in the flight, if there is one.
 pub struct Count;
-/// Let its form wait for the filters that echo.
-pub struct QueueEcho;
 /// Count it as stopped by the target's MTU.
 pub struct CountMtu;
 /// See whether the target carries the frame.
 pub struct CheckMtu;
-/// Send a copy, and count that.
+/// Send a copy, and count that. Its form waits in the flight, if there is one, for the filters that echo.
 pub struct Send;
 
 /// A walk over a list.
@@ -96,17 +95,6 @@ impl<'a> Walk<'a> {
             }
         }
     }
-
-    /// Lets the form of a copy wait, if a run begins with it.
-    #[inline(always)]
-    fn queue(&self, cell: &Cell, begins: u16) {
-        if cell.flags & begins != 0
-            // SAFETY: a value of a per-CPU map, valid until the program ends; nothing else refers to it during the walk.
-            && let Some(flight) = unsafe { self.flight.as_mut() }
-        {
-            flight::queue(flight, cell.form());
-        }
-    }
 }
 
 /// The body of the loop.
@@ -140,14 +128,12 @@ impl Visit for Count {
         if cell.flags & CHECKED == 0 {
             with_rule(cell, |r| &raw mut r.sent);
         }
-        walk.queue(cell, RUN);
-    }
-}
-
-impl Visit for QueueEcho {
-    #[inline(always)]
-    fn visit(walk: &mut Walk<'_>, cell: &Cell) {
-        walk.queue(cell, ECHO_RUN);
+        if cell.flags & RUN != 0
+            // SAFETY: a value of a per-CPU map, valid until the program ends; nothing else refers to it during the walk.
+            && let Some(flight) = unsafe { walk.flight.as_mut() }
+        {
+            flight::queue(flight, cell.form());
+        }
     }
 }
 
@@ -180,21 +166,40 @@ impl Visit for Send {
             count_unsent(cell);
             return;
         }
+        // SAFETY: as in `Count`.
+        let mut flight = unsafe { walk.flight.as_mut() };
+        let mut echo = None;
+        if let Some(flight) = flight.as_deref_mut()
+            && cell.flags & ECHO_RUN != 0
+        {
+            echo = Some(flight::queue(flight, cell.form()));
+        }
         if !walk.skb.fits(cell.ifindex, walk.len) {
             with_rule(cell, |r| &raw mut r.mtu);
             return;
         }
-        // SAFETY: as in `queue`.
-        if let Some(flight) = unsafe { walk.flight.as_mut() } {
-            match flight::shape(walk.skb, flight, 0, u32::from(cell.form()), false) {
+        if let Some(flight) = flight {
+            match flight::shape(
+                walk.skb,
+                flight,
+                0,
+                u32::from(cell.form()),
+                Purpose::Program,
+            ) {
                 Shaped::Ready => {}
-                Shaped::TooLong => {
-                    with_rule(cell, |r| &raw mut r.too_long);
-                    return;
-                }
                 Shaped::NoMemory => {
                     with_rule(cell, |r| &raw mut r.sent);
                     with_rule(cell, |r| &raw mut r.refused);
+                    return;
+                }
+                kept @ (Shaped::TooLong | Shaped::Withheld) => {
+                    if kept == Shaped::TooLong {
+                        with_rule(cell, |r| &raw mut r.too_long);
+                    }
+                    // It is a run of its own.
+                    if let Some(place) = echo {
+                        flight.queue[opaque(u64::from(place)) as usize & (QUEUE - 1)] = form::SKIP;
+                    }
                     return;
                 }
             }
@@ -206,19 +211,20 @@ impl Visit for Send {
     }
 }
 
-/// Counts why a rule does not send.
+/// Counts what a rule that does not send does.
 #[inline(always)]
 fn count_unsent(cell: &Cell) {
-    let times = u64::from(cell.extra);
-    if cell.flags & HOP_LIMIT != 0 {
-        add(cell.rule, times, |r| &raw mut r.hop_limit);
-    } else if cell.flags & ORIGIN != 0 {
-        add(cell.rule, times, |r| &raw mut r.origin);
-    } else if cell.flags & MISFIT != 0 {
-        add(cell.rule, times, |r| &raw mut r.mtu);
-    } else {
-        add(cell.rule, times, |r| &raw mut r.too_long);
-    }
+    add(cell.rule, u64::from(cell.extra), |r| {
+        match cell.flags & UNSENT {
+            HOP_LIMIT => &raw mut r.hop_limit,
+            ORIGIN => &raw mut r.origin,
+            MISFIT => &raw mut r.mtu,
+            TOO_LONG => &raw mut r.too_long,
+            DROP => &raw mut r.by_rule,
+            // PASS
+            _ => &raw mut r.sent,
+        }
+    });
 }
 
 /// Counts once for a rule.

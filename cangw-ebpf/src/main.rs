@@ -13,9 +13,11 @@
 mod access;
 mod driver;
 mod flight;
+mod guard;
 mod list;
 mod maps;
 mod tc;
+mod watch;
 mod xdp;
 
 use aya_ebpf::macros::{classifier, tracepoint, xdp as xdp_program};

@@ -5,15 +5,19 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray}
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{
-    self, CrossChunk, FLIGHTS as FLIGHT_COUNT, Flight, Halves, InterfaceCounters, Reason,
-    RuleCounters, Tables,
+    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, Flight, Guard, Halves, InterfaceCounters,
+    Reason, RuleCounters, Tables, WatchKey, Watched, XlTables,
 };
 use cangw_common::classify::{ListId, Lookup};
 use cangw_common::edit::Edit;
 use cangw_common::opaque;
 
+use crate::access;
+
 /// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
 const INNER_MAP: usize = 1 << 12;
+/// `BPF_NOEXIST`: an entry that is there stays.
+const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: usize = 1;
 const INTERFACES: usize = abi::INTERFACES as usize;
@@ -30,6 +34,16 @@ static HALVES: ArrayOfMaps<Array<Halves, 1, INNER_MAP>, AUX> = ArrayOfMaps::new(
 static CROSS: ArrayOfMaps<Array<CrossChunk, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
 #[btf_map]
 static EDITS: ArrayOfMaps<Array<Edit, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static XL: ArrayOfMaps<Array<XlTables, 1>, AUX> = ArrayOfMaps::new();
+#[btf_map]
+static GUARDS: HashMap<u32, Guard, { abi::MAX_RULES as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static BUCKETS: HashMap<BucketKey, u64, { abi::MAX_BUCKETS as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+static WATCHED: HashMap<WatchKey, Watched, { abi::MAX_WATCHED as usize }, NO_PREALLOC> =
+    HashMap::new();
 #[btf_map]
 static FLIGHTS: PerCpuArray<Flight, { FLIGHT_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -106,6 +120,11 @@ impl Lookup for Aux {
     fn cross(&self, aux: u32, chunk: u32, within: usize) -> Option<ListId> {
         CROSS.get_value(aux, &chunk).map(|c| c.0[within])
     }
+
+    #[inline(always)]
+    fn xl(&self, aux: u32) -> Option<&XlTables> {
+        XL.get_value(aux, &0)
+    }
 }
 
 /// Adds to a counter of this CPU. Atomic, because on PREEMPT_RT the softirq that
@@ -128,7 +147,8 @@ pub fn count(counter: *mut u64, times: u64) {
 /// Room for a frame in flight, with a ticket by which [`flight`] finds it again.
 #[inline(always)]
 pub fn board() -> Option<(u32, &'static mut Flight)> {
-    let ticket = take_ticket(TICKETS.get_ptr_mut(0)?) as u32;
+    // Atomic, for the reason given at `count`.
+    let ticket = access::add(TICKETS.get_ptr_mut(0)?, 1) as u32;
     let flight = FLIGHTS.get_ptr_mut(ticket % FLIGHT_COUNT)?;
     // SAFETY: a value of a per-CPU map, valid until the program ends. Another frame on this CPU takes another ticket; the one that
     // takes the same room, 16 tickets later, shows in `Flight::ticket`.
@@ -144,26 +164,6 @@ pub fn flight(ticket: u32) -> Option<&'static mut Flight> {
     // SAFETY: as in `board`.
     let flight = unsafe { &mut *flight };
     (flight.ticket == ticket).then_some(flight)
-}
-
-/// Adds one, atomically for the reason given at [`count`]; the value before.
-#[inline(always)]
-fn take_ticket(next: *mut u64) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut ticket = 1u64;
-        // SAFETY: the caller passes a pointer to a map's value, 8-byte aligned. The instruction is BPF_ATOMIC | BPF_ADD | BPF_FETCH.
-        unsafe {
-            core::arch::asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) ticket, in(reg) next);
-        }
-        ticket
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: as above.
-    unsafe {
-        *next += 1;
-        *next - 1
-    }
 }
 
 /// The programs that others go on with, by their places in the map. Together they would be too much for the verifier.
@@ -187,6 +187,43 @@ pub fn go_on(ctx: &TcContext, next: Next) {
 #[inline(always)]
 pub fn edit(aux: u32, number: u32) -> Option<&'static Edit> {
     EDITS.get_value(aux, &number.wrapping_sub(1))
+}
+
+/// The guard of a rule that has one.
+#[inline(always)]
+pub fn guard(rule: u32) -> Option<*mut Guard> {
+    GUARDS.get_ptr_mut(rule)
+}
+
+/// The state of the rate limit of an identifier; `None` when there is no room for another.
+#[inline(always)]
+pub fn bucket(key: BucketKey) -> Option<*mut u64> {
+    if BUCKETS.get_ptr_mut(&key).is_none() {
+        // Another CPU may be faster.
+        let _ = BUCKETS.insert(&key, &0, BPF_NOEXIST);
+    }
+    BUCKETS.get_ptr_mut(&key)
+}
+
+/// What is known of a watched identifier, which begins `now`; `None` when there is no room for another.
+#[inline(always)]
+pub fn watched(key: &WatchKey, now: u64) -> Option<*mut Watched> {
+    if WATCHED.get_ptr_mut(key).is_none() {
+        let begins = Watched {
+            newest: 0,
+            count: 0,
+            first: now,
+            last: now,
+            shortest: u64::MAX,
+            longest: 0,
+            head: [0; 8],
+            data: [0; abi::WATCHED_DATA],
+            begun: 0,
+        };
+        // Another CPU may be faster.
+        let _ = WATCHED.insert(key, &begins, BPF_NOEXIST);
+    }
+    WATCHED.get_ptr_mut(key)
 }
 
 /// Counts of a rule; `None` never happens for rules that userspace wrote.

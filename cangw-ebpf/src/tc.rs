@@ -1,16 +1,20 @@
 //! tc ingress: the engine that does everything.
 
-use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use cangw_common::abi::{self, EXCLUSIVE, Flight, LIST_FORMS, LIST_STAMP, Reason, Tables, mark};
+use cangw_common::abi::{
+    self, Cell, DENY, EXCLUSIVE, Flight, LIST_DENIED, LIST_DROP, LIST_FORMS, LIST_STAMP,
+    LIST_WATCH, LOCAL, LOCAL_IF_UNSENT, NEVER_LOCAL, Reason, Tables, mark,
+};
 use cangw_common::classify::{NO_RULE, classify};
-use cangw_common::frame::{FrameType, Layout, layout};
+use cangw_common::frame::{FrameType, Layout, SFF_MASK, layout};
 
 use crate::access::Skb;
 use crate::flight::out_of_memory;
 use crate::list::{CheckMtu, Count, CountMtu, Walk, cell};
 use crate::maps::{self, Aux, Next};
+use crate::watch;
 
 /// A frame for which there are rules.
 pub struct Found {
@@ -24,43 +28,53 @@ pub struct Found {
     pub list: u32,
 }
 
-/// Looks a frame up; `None` when it is not for this gateway, which is counted.
+/// Looks a frame up; the verdict when there is no list for it, which is counted.
 #[inline(always)]
-pub fn find(ctx: &TcContext) -> Option<Found> {
+pub fn find(ctx: &TcContext) -> Result<Found, i32> {
     let skb = Skb(ctx.skb.skb);
     let mut state = 0;
     if skb.mark() & mark::ECHO != 0 {
         state = (skb.mark() & mark::STATE) >> mark::STATE_SHIFT;
         if state == 0 {
-            return None;
+            return Err(TC_ACT_OK);
         }
     }
-    let kind = FrameType::from_protocol(skb.protocol())?;
+    let Some(kind) = FrameType::from_protocol(skb.protocol()) else {
+        return Err(TC_ACT_OK);
+    };
     let ifindex = skb.ifindex();
     let Some((slot, tables)) = maps::tables(ifindex) else {
         maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
-        return None;
+        return Err(TC_ACT_OK);
     };
     if state > tables.head.states {
         // The rules changed while the echo was on its way.
         maps::count_reason(slot, Reason::NoTables);
-        return None;
+        return Err(TC_ACT_OK);
     }
+    // The policy is for frames that enter here; an echo entered elsewhere.
+    let denies = tables.head.flags & DENY != 0 && state == 0;
+    let unlisted = if denies { TC_ACT_SHOT } else { TC_ACT_OK };
     let Some((layout, id)) = frame(skb, kind) else {
         maps::count_reason(slot, Reason::Malformed);
-        return None;
+        return Err(unlisted);
     };
-    match classify(tables, &Aux, kind, id) {
+    match classify(tables, &Aux, kind, id, || skb.xl_fields()) {
         Ok(NO_RULE) => {
-            maps::count_reason(slot, Reason::Unmatched);
-            None
+            let reason = if denies {
+                Reason::Denied
+            } else {
+                Reason::Unmatched
+            };
+            maps::count_reason(slot, reason);
+            Err(unlisted)
         }
         Ok(list) => {
             if maps::debug() {
                 debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
             }
             let list = u32::from(list) + state;
-            Some(Found {
+            Ok(Found {
                 slot,
                 tables,
                 layout,
@@ -69,7 +83,7 @@ pub fn find(ctx: &TcContext) -> Option<Found> {
         }
         Err(_) => {
             maps::count_reason(slot, Reason::Malformed);
-            None
+            Err(unlisted)
         }
     }
 }
@@ -85,13 +99,13 @@ fn frame(skb: Skb, kind: FrameType) -> Option<(Layout, u32)> {
 /// Receives a frame. `TC_ACT_OK` lets it go on to local sockets; `TC_ACT_UNSPEC` leads to the filter of its mark.
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> i32 {
-    let Some(found) = find(ctx) else {
-        return TC_ACT_OK;
+    let found = match find(ctx) {
+        Ok(found) => found,
+        Err(verdict) => return verdict,
     };
     let skb = Skb(ctx.skb.skb);
     let first = cell(found.tables, found.list);
-    let changes =
-        first.flags & LIST_FORMS != 0 || first.flags & LIST_STAMP != 0 && skb.stamp() != 0;
+    let changes = first.flags & SPECIAL != 0 || first.flags & LIST_STAMP != 0 && skb.stamp() != 0;
     let next = if found.layout.prefix != 0 {
         Next::Driver
     } else if changes || !matches!(found.layout.kind, FrameType::Classic) {
@@ -116,6 +130,42 @@ pub fn receive(ctx: &TcContext) -> i32 {
     out_of_memory(found.slot)
 }
 
+/// A list that is more than copies which look like the frame.
+const SPECIAL: u16 = LIST_FORMS | LIST_WATCH | LIST_DROP;
+
+/// What becomes of a frame that no filter takes.
+#[inline(always)]
+pub fn rest(first: &Cell) -> i32 {
+    if first.flags & LIST_DROP != 0 {
+        TC_ACT_SHOT
+    } else {
+        TC_ACT_OK
+    }
+}
+
+/// What a list does beside its rules, once for each frame.
+#[inline(always)]
+pub fn beside(skb: Skb, slot: u32, first: &Cell, kind: u32, prefix: u32) {
+    if first.flags & LIST_WATCH != 0 {
+        watch::record(skb.0, slot, kind, prefix);
+    }
+    if first.flags & LIST_DENIED != 0 {
+        maps::count_reason(slot, Reason::Denied);
+    }
+}
+
+/// Whether local sockets get a frame in the end: see [`Flight::local`].
+#[inline(always)]
+pub fn local(first: &Cell, exclusive: bool) -> u32 {
+    if first.flags & LIST_DROP != 0 {
+        NEVER_LOCAL
+    } else if exclusive {
+        LOCAL_IF_UNSENT
+    } else {
+        LOCAL
+    }
+}
+
 /// Beside the kernel's verdicts: `cangw_step` is to give the frame its first form.
 const SHAPE: i32 = 0x100;
 
@@ -125,11 +175,12 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
     let skb = Skb(skb);
     let first = cell(tables, list);
     let handle = u32::from(first.handle);
-    let exclusive = tables.head.flags & EXCLUSIVE != 0;
+    beside(skb, slot, first, kind, 0);
+    let local = local(first, tables.head.flags & EXCLUSIVE != 0);
     let stamp = skb.stamp();
     let loses_stamp = stamp != 0 && first.flags & LIST_STAMP != 0;
     let forms = first.flags & LIST_FORMS != 0;
-    let restores = loses_stamp && !exclusive;
+    let restores = loses_stamp && local == LOCAL;
     let mut flight: *mut Flight = core::ptr::null_mut();
     if forms || restores {
         let Some((ticket, room)) = maps::board() else {
@@ -138,10 +189,22 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
         skb.set_ticket(ticket);
         room.begin(slot, tables.head.aux, stamp, kind);
         room.mark = handle;
-        room.exclusive = u32::from(exclusive);
-        if forms && !skb.load_frame(room.kind(), 0, &mut room.original) {
-            maps::count_reason(slot, Reason::Malformed);
-            return TC_ACT_OK;
+        room.local = local;
+        if forms {
+            let Some(head) = skb.head(0) else {
+                maps::count_reason(slot, Reason::Malformed);
+                return rest(first);
+            };
+            // CAN XL frames are never edited.
+            room.id = if kind == FrameType::Xl as u32 {
+                head.id & SFF_MASK
+            } else {
+                head.id
+            };
+            if kind != FrameType::Xl as u32 && !skb.load_frame(room.kind(), 0, &mut room.original) {
+                maps::count_reason(slot, Reason::Malformed);
+                return rest(first);
+            }
         }
         flight = core::ptr::from_mut(room);
     }
@@ -152,12 +215,12 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
         walk.each::<CheckMtu>();
         if walk.misfit != 0 {
             walk.each::<CountMtu>();
-            return TC_ACT_OK;
+            return rest(first);
         }
     }
     walk.each::<Count>();
     if handle == 0 {
-        return TC_ACT_OK;
+        return rest(first);
     }
     if forms {
         return SHAPE;

@@ -29,7 +29,8 @@ pub fn receive(ctx: &XdpContext) -> u32 {
         maps::count_reason(slot, Reason::Malformed);
         return XDP_PASS;
     };
-    match classify(tables, &Aux, layout.kind, id) {
+    // Userspace does not give an interface to this engine when a rule asks for fields of CAN XL frames.
+    match classify(tables, &Aux, layout.kind, id, || None) {
         Ok(NO_RULE) => {
             maps::count_reason(slot, Reason::Unmatched);
             XDP_PASS

@@ -52,6 +52,15 @@ pub enum Error {
         /// Name of the frame type.
         kind: &'static str,
     },
+    /// No rule records the frames of an interface.
+    #[error("no rule of {name} has --watch; `cangw rule add -s {name} --watch` adds one")]
+    NotWatched {
+        /// The interface.
+        name: String,
+    },
+    /// A name or value that a DBC file does not have.
+    #[error(transparent)]
+    Dbc(#[from] crate::dbc::DbcError),
     /// No rule is like the one to be deleted.
     #[error(
         "no rule matches {rule}; a rule is deleted by the same interfaces, flags, hop limit and filter with which it was added"
@@ -181,6 +190,9 @@ pub enum Error {
     /// Text that cannot be understood.
     #[error("{0}")]
     Parse(#[from] crate::rule::ParseError),
+    /// A frame's text.
+    #[error(transparent)]
+    Frame(#[from] crate::frame_text::FrameTextError),
     /// A value in a rule file.
     #[error("{}{message}", key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default())]
     Key {

@@ -9,9 +9,10 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::gateway::{Gateway, Report, change_interface};
+use crate::gateway::{Gateway, InterfaceChange, Report};
 use crate::kernel::link;
 use crate::kernel::netlink::Netlink;
+use crate::options::Policy;
 use crate::rule::{Engine, Rule, is_interface_name};
 use crate::state::Settings;
 
@@ -36,10 +37,19 @@ pub struct Document {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Whether forwarded frames are kept from its local sockets.
-    pub exclusive: Option<bool>,
-    /// The engine.
-    pub engine: Option<Engine>,
+    /// What is to be set.
+    pub change: InterfaceChange,
+}
+
+impl Interface {
+    /// Adds what a further line sets.
+    fn add(&mut self, change: InterfaceChange) {
+        self.change = InterfaceChange {
+            exclusive: change.exclusive.or(self.change.exclusive),
+            engine: change.engine.or(self.change.engine),
+            policy: change.policy.or(self.change.policy),
+        };
+    }
 }
 
 impl Document {
@@ -49,15 +59,16 @@ impl Document {
         let default = Settings::default();
         let interfaces = report.interfaces.iter().map(|i| Interface {
             name: i.name.clone(),
-            exclusive: i.exclusive.then_some(true),
-            engine: Some(i.engine_asked).filter(|e| *e != Engine::Auto),
+            change: InterfaceChange {
+                exclusive: i.exclusive.then_some(true),
+                engine: Some(i.engine_asked).filter(|e| *e != Engine::Auto),
+                policy: Some(i.policy).filter(|p| *p != Policy::Allow),
+            },
         });
         Self {
             max_hops: Some(settings.max_hops).filter(|m| *m != default.max_hops),
             log: Some(settings.log).filter(|l| *l != default.log),
-            interfaces: interfaces
-                .filter(|i| i.exclusive.is_some() || i.engine.is_some())
-                .collect(),
+            interfaces: interfaces.filter(|i| !i.change.is_empty()).collect(),
             rules: report.rules.iter().rev().map(|r| r.rule.clone()).collect(),
         }
     }
@@ -105,7 +116,7 @@ impl Document {
             &self.rules,
             |state| {
                 for i in &self.interfaces {
-                    change_interface(state, &i.name, i.exclusive, i.engine);
+                    i.change.apply(state, &i.name);
                 }
             },
             &mut |_| Ok(()),
@@ -153,6 +164,12 @@ fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{name:?} cannot be the name of an interface"))
+}
+
+/// The same for the interfaces of a rule.
+fn check_names(rule: &Rule) -> Result<(), String> {
+    check_name(&rule.source)?;
+    rule.target().map_or(Ok(()), check_name)
 }
 
 /// An error in a line of a file, counted from 1.

@@ -162,10 +162,11 @@ impl Groups {
             numbers: HashMap::new(),
         };
         for rule in rules {
-            let (source, target) = (
-                groups.of_interface(&rule.source),
-                groups.of_interface(&rule.target),
-            );
+            let source = groups.of_interface(&rule.source);
+            let Some(target) = rule.target() else {
+                continue;
+            };
+            let target = groups.of_interface(target);
             if rule.echo && source != target {
                 for number in groups.numbers.values_mut().filter(|n| **n == target) {
                     *number = source;
@@ -189,15 +190,8 @@ mod tests {
 
     fn rule(source: &str, target: &str, echo: bool) -> Rule {
         Rule {
-            source: source.into(),
-            target: target.into(),
-            kind: FrameType::Classic,
             echo,
-            timestamp: false,
-            iif_tx_ok: false,
-            limit: 0,
-            filter: None,
-            changes: None,
+            ..Rule::new(source, target, FrameType::Classic)
         }
     }
 

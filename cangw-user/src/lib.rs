@@ -6,12 +6,17 @@ pub mod capability;
 #[doc(hidden)]
 pub mod cli;
 pub mod compile;
+pub mod dbc;
 pub mod error;
 pub mod file;
+pub mod frame_text;
 pub mod gateway;
+pub mod ids;
 pub mod import;
 pub mod kernel;
+pub mod limits;
 pub mod modify;
+pub mod options;
 pub mod rule;
 pub mod state;
 

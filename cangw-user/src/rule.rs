@@ -4,18 +4,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use cangw_common::frame::FrameType;
-use cangw_common::rule::{Filter, INV_FILTER, Match, Predicate};
+use cangw_common::rule::{Filter, INV_FILTER, Predicate};
 use serde::{Deserialize, Serialize};
 
 use crate::modify::Changes;
+use crate::options::{Action, Options, Stay};
 
 /// A rule, checked in itself, but not yet against the interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// Source interface (`-s`).
     pub source: String,
-    /// Target interface (`-d`).
-    pub target: String,
+    /// What becomes of the frames: most go to a target interface (`-d`).
+    #[serde(flatten)]
+    pub action: Action,
     /// Type of frames: `-X` for FD, `--xl` for XL.
     #[serde(with = "kind_name")]
     pub kind: FrameType,
@@ -33,6 +35,9 @@ pub struct Rule {
     /// What it changes in the frames (`-m`, `-M`, `-u`, `-c`, `-p`, `-x`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
+    /// What can-gw does not have.
+    #[serde(default, flatten)]
+    pub options: Options,
 }
 
 /// How an interface's frames are handled.
@@ -140,6 +145,32 @@ pub enum ParseError {
         /// Bytes of data that a frame has at most.
         len: i8,
     },
+    /// A value of an option that can-gw does not have
+    #[error("Bad {option} '{text}': expected {expected}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        text: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// `--pgn`
+    #[error("parameter group {pgn:04X}: {reason}")]
+    Pgn {
+        /// The group.
+        pgn: u32,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An option without one that it needs, or beside one that it excludes
+    #[error("{option} {reason}")]
+    Misplaced {
+        /// The option.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 impl ParseError {
@@ -160,7 +191,12 @@ impl ParseError {
             Self::ClassicOnFd => "No -m modifications allowed in CAN FD mode!".into(),
             Self::FdOnClassic => "No -M modifications allowed in Classic CAN mode!".into(),
             Self::ChecksumAlone => self.to_string(),
-            Self::Uid(_) | Self::XlModification | Self::Index { .. } => String::new(),
+            Self::Uid(_)
+            | Self::XlModification
+            | Self::Index { .. }
+            | Self::Value { .. }
+            | Self::Pgn { .. }
+            | Self::Misplaced { .. } => String::new(),
         }
     }
 }
@@ -230,37 +266,94 @@ pub fn is_interface_name(name: &str) -> bool {
 }
 
 impl Rule {
-    /// Which frames the rule takes.
+    /// A rule that forwards all frames of a type, and does nothing else.
     #[must_use]
-    pub fn matching(&self) -> Match {
-        let predicate = match self.filter {
-            Some(filter) => filter.predicate(),
-            None => Predicate::Equal { id: 0, mask: 0 },
-        };
-        Match {
-            kind: self.kind,
-            predicate,
+    pub fn new(source: impl Into<String>, target: impl Into<String>, kind: FrameType) -> Self {
+        Self {
+            source: source.into(),
+            action: Action::Forward {
+                target: target.into(),
+            },
+            kind,
+            echo: false,
+            timestamp: false,
+            iif_tx_ok: false,
+            limit: 0,
+            filter: None,
+            changes: None,
+            options: Options::default(),
         }
     }
 
-    /// Checks what needs no kernel: a CAN XL rule's filter.
+    /// The comparisons of which one must hold for a frame's identifier.
+    #[must_use]
+    pub fn predicates(&self) -> Vec<Predicate> {
+        match self.filter {
+            Some(filter) => vec![filter.predicate()],
+            None if !self.options.ids.is_empty() => self.options.ids.predicates(),
+            None => vec![Predicate::Equal { id: 0, mask: 0 }],
+        }
+    }
+
+    /// The interface that it sends to.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        self.action.target()
+    }
+
+    /// Whether it is one that can-gw could have: `cangw -A` can add it.
+    #[must_use]
+    pub fn is_classic(&self) -> bool {
+        self.target().is_some() && self.options.is_default()
+    }
+
+    /// Checks what needs no kernel.
     ///
     /// # Errors
-    /// [`ParseError::XlFilter`]
+    /// [`ParseError::XlFilter`], [`ParseError::Misplaced`]
     pub fn check(&self) -> Result<(), ParseError> {
-        match self.filter {
-            Some(f) if self.kind == FrameType::Xl && (f.id & !INV_FILTER | f.mask) > 0x7FF => {
-                Err(ParseError::XlFilter(filter_text(f)))
+        let misplaced = |option, reason| Err(ParseError::Misplaced { option, reason });
+        if let Some(f) = self.filter {
+            if self.kind == FrameType::Xl && (f.id & !INV_FILTER | f.mask) > 0x7FF {
+                return Err(ParseError::XlFilter(filter_text(f)));
             }
-            _ => Ok(()),
+            if !self.options.ids.is_empty() {
+                return misplaced("-f", "does not go with --id, --pgn or --message");
+            }
         }
+        if self.target().is_none() {
+            let forwards = self.echo || self.timestamp || self.iif_tx_ok || self.limit != 0;
+            if forwards || self.changes.is_some() {
+                return misplaced(
+                    "-e, -t, -i, -l, or what changes frames,",
+                    "needs a target (-d)",
+                );
+            }
+        }
+        if self.action
+            == (Action::Stay {
+                action: Stay::Watch,
+            })
+            && !self.options.watch
+        {
+            return misplaced("the action watch", "needs --watch");
+        }
+        self.options.check(self.kind, self.target().is_some())
     }
 }
 
 /// The rule as options, in the order of `cangw -L`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "-s {} -d {}", self.source, self.target)?;
+        write!(f, "-s {}", self.source)?;
+        match &self.action {
+            Action::Forward { target } => write!(f, " -d {target}")?,
+            Action::Stay { action: Stay::Drop } => f.write_str(" --drop")?,
+            Action::Stay { action: Stay::Pass } => f.write_str(" --pass")?,
+            Action::Stay {
+                action: Stay::Watch,
+            } => {}
+        }
         match self.kind {
             FrameType::Classic => {}
             FrameType::Fd => f.write_str(" -X")?,
@@ -284,6 +377,9 @@ impl fmt::Display for Rule {
         }
         if let Some(filter) = self.filter {
             write!(f, " -f {}", filter_text(filter))?;
+        }
+        if !self.options.is_default() {
+            write!(f, " {}", self.options)?;
         }
         Ok(())
     }
@@ -394,18 +490,14 @@ mod tests {
     #[test]
     fn an_xl_rule_is_filtered_by_its_priority() {
         let mut rule = Rule {
-            source: "a".into(),
-            target: "b".into(),
-            kind: FrameType::Xl,
             echo: true,
-            timestamp: false,
             iif_tx_ok: true,
             limit: 2,
             filter: Some(Filter {
                 id: 0x123,
                 mask: 0x7FF,
             }),
-            changes: None,
+            ..Rule::new("a", "b", FrameType::Xl)
         };
         assert_eq!(rule.check(), Ok(()));
         assert_eq!(rule.to_string(), "-s a -d b --xl -e -i -l 2 -f 123:7FF");

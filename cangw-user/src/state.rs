@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::{Error, Result};
 use crate::kernel::maps;
 use crate::kernel::pins::Pins;
+use crate::options::Policy;
 use crate::rule::{Engine, Rule};
 use cangw_common::abi;
 
@@ -53,6 +54,9 @@ pub struct Interface {
     pub exclusive: bool,
     /// The engine that was asked for.
     pub engine: Engine,
+    /// What becomes of frames that no rule names.
+    #[serde(default)]
+    pub policy: Policy,
     /// What is in the kernel; `None` when nothing is.
     pub live: Option<Live>,
 }
@@ -61,7 +65,7 @@ impl Interface {
     /// Whether the user set anything.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        !self.exclusive && self.engine == Engine::Auto
+        !self.exclusive && self.engine == Engine::Auto && self.policy == Policy::Allow
     }
 }
 
@@ -89,7 +93,7 @@ pub struct Entry {
     pub slot: u32,
     /// Index of the source interface, 0 while it is missing.
     pub source: u32,
-    /// Index of the target interface, 0 while it is missing.
+    /// Index of the target interface, 0 while it is missing and for a rule that has none.
     pub target: u32,
     /// Frames that targets refused in lists that are gone.
     pub refused: u64,
@@ -151,6 +155,12 @@ impl State {
         self.rules.is_empty()
             && self.settings == Settings::default()
             && self.interfaces.values().all(Interface::is_default)
+    }
+
+    /// Whether something is to be in the kernel.
+    #[must_use]
+    pub fn needs_programs(&self) -> bool {
+        !self.rules.is_empty() || self.interfaces.values().any(|i| i.policy == Policy::Deny)
     }
 
     /// A free slot for a rule's counters.

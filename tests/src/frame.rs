@@ -75,6 +75,14 @@ impl Frame {
         Self(bytes)
     }
 
+    /// An XL frame on a virtual CAN network.
+    #[must_use]
+    pub fn on_vcid(mut self, vcid: u8) -> Self {
+        let word = self.id() | u32::from(vcid) << 16;
+        self.0[..4].copy_from_slice(&word.to_ne_bytes());
+        self
+    }
+
     /// A frame as a socket gave it.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {

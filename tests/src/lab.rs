@@ -103,8 +103,16 @@ impl Lab {
     /// # Panics
     /// When the kernel refuses it.
     pub fn send(&self, interface: &str, frame: &Frame) {
-        self.senders[interface].send(frame);
+        self.post(interface, frame);
         self.fence();
+    }
+
+    /// Sends a frame from a local socket of an interface, without waiting.
+    ///
+    /// # Panics
+    /// When the kernel refuses it.
+    pub fn post(&self, interface: &str, frame: &Frame) {
+        self.senders[interface].send(frame);
     }
 
     /// Waits until frames on virtual interfaces have arrived wherever they go. Each round lets them make a hop.

@@ -7,6 +7,7 @@ pub mod frame;
 pub mod lab;
 pub mod model;
 pub mod namespace;
+pub mod recording;
 pub mod socket;
 pub mod sys;
 pub mod tool;

@@ -17,6 +17,9 @@ pub const ANY: &str = "any";
 
 /// Not in libc yet.
 const CAN_RAW_XL_FRAMES: i32 = 7;
+const CAN_RAW_XL_VCID_OPTS: i32 = 8;
+/// `struct can_raw_vcid_options` with `CAN_RAW_XL_VCID_TX_PASS` and `CAN_RAW_XL_VCID_RX_FILTER`: every VCID comes and goes as it is.
+const ANY_VCID: [u8; 4] = [2 | 4, 0, 0, 0];
 const ALL_ERRORS: u32 = 0x1FFF_FFFF;
 const BUFFER: u32 = 64 << 20;
 const LONGEST: usize = 2060;
@@ -56,6 +59,12 @@ impl CanSocket {
         }
         // Kernels before 6.2 do not have it, and then there are no such frames either.
         let _ = sys::set_option(&fd, libc::SOL_CAN_RAW, CAN_RAW_XL_FRAMES, 1);
+        let _ = sys::set_option(
+            &fd,
+            libc::SOL_CAN_RAW,
+            CAN_RAW_XL_VCID_OPTS,
+            u32::from_ne_bytes(ANY_VCID),
+        );
         Self {
             fd,
             name: interface.to_owned(),

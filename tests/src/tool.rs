@@ -58,14 +58,15 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Reads `cangw -A RULE # N handled N dropped N deleted`.
+    /// Reads `cangw -A RULE # N handled N dropped N deleted`, or the same with `rule add`.
     ///
     /// # Panics
     /// When the line is something else.
     #[must_use]
     pub fn parse(line: &str) -> Self {
         let read = || {
-            let (rule, counters) = line.split_once(" -A ")?.1.split_once(" # ")?;
+            let line = line.split_once(" rule add ").or(line.split_once(" -A "))?.1;
+            let (rule, counters) = line.split_once(" # ")?;
             let mut words = counters.split(' ');
             let mut counter = |name: &str| {
                 let number = words.next()?.parse().ok()?;

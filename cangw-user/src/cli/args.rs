@@ -2,6 +2,8 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::gateway::InterfaceChange;
+use crate::options::Policy;
 use crate::rule::Engine;
 
 /// CAN gateway in eBPF: filters and forwards CAN frames between interfaces, in the kernel.
@@ -107,6 +109,80 @@ pub struct RuleArgs {
     pub profile: Option<String>,
 }
 
+/// What can-gw does not have: for `cangw rule`, not for `cangw -A`.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Beyond can-gw")]
+pub struct OptionArgs {
+    /// Identifiers and ranges of them, separated by commas: 3 digits for standard, 8 for extended ones, as in
+    /// 123,200-2FF,18FEF100. Data frames only
+    #[arg(long, value_name = "IDS", conflicts_with = "filter")]
+    pub id: Vec<String>,
+    /// J1939 parameter groups, separated by commas, from every priority and source; PDU1 groups end with 00
+    #[arg(long, value_name = "PGNS", conflicts_with = "filter")]
+    pub pgn: Vec<String>,
+    /// Source addresses of the parameter groups
+    #[arg(long, value_name = "ADDRESSES", requires = "pgn")]
+    pub sa: Vec<String>,
+    /// Destination addresses of the parameter groups (PDU1)
+    #[arg(long, value_name = "ADDRESSES", requires = "pgn")]
+    pub da: Vec<String>,
+    /// DBC file in which messages and signals are looked up now
+    #[arg(long, value_name = "FILE")]
+    pub dbc: Option<std::path::PathBuf>,
+    /// Messages of the DBC file, separated by commas, in the place of their identifiers
+    #[arg(
+        long,
+        value_name = "NAMES",
+        requires = "dbc",
+        conflicts_with = "filter"
+    )]
+    pub message: Vec<String>,
+    /// Write a value into a signal of the DBC file, in the signal's unit; the rule takes that message when it names no other
+    /// identifiers. Checksums (-x, -c) are computed afterwards
+    #[arg(long, value_name = "MESSAGE.SIGNAL=VALUE", requires = "dbc")]
+    pub set: Vec<String>,
+    /// CAN XL: virtual CAN network identifier
+    #[arg(long, value_name = "VCID", requires = "xl")]
+    pub vcid: Option<String>,
+    /// CAN XL: SDU type
+    #[arg(long, value_name = "SDT", requires = "xl")]
+    pub sdt: Option<String>,
+    /// CAN XL: acceptance field, with or without a mask
+    #[arg(long, value_name = "VALUE[:MASK]", requires = "xl")]
+    pub af: Option<String>,
+    /// Rules of higher priority come first; of the same priority, those that drop
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub priority: Option<i16>,
+    /// Without a target: drop the frames, also for local sockets and for rules that come later. With a target and a share,
+    /// such as 1%: a fault, these copies are not sent
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "")]
+    pub drop: Option<String>,
+    /// Without a target: the policy deny lets these frames pass to local sockets
+    #[arg(long, conflicts_with_all = ["target", "drop"])]
+    pub pass: bool,
+    /// At most so many frames in a time, such as 100/s, 30/min or 5/h; others are dropped
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<String>,
+    /// Frames that may come at once under --rate [default: what comes in 50 ms, at least 2]
+    #[arg(long, value_name = "FRAMES")]
+    pub burst: Option<u32>,
+    /// --rate holds for each identifier
+    #[arg(long)]
+    pub per_id: bool,
+    /// Fault: send a share of the frames twice
+    #[arg(long, value_name = "SHARE")]
+    pub duplicate: Option<String>,
+    /// Fault: flip a bit in the data of a share of the frames, after modifications and checksums
+    #[arg(long, value_name = "SHARE")]
+    pub corrupt: Option<String>,
+    /// Which frames the faults choose: the same number chooses the same
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Record the frames by identifier, for `cangw watch`
+    #[arg(long)]
+    pub watch: bool,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Rules: list, add, delete, load from a file, flush
@@ -123,6 +199,23 @@ pub enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Show the identifiers that rules with --watch record on an interface: count, intervals, last data
+    ///
+    /// On a terminal the table is kept up to date until interrupted, and data bytes that changed are marked.
+    Watch {
+        /// The interface
+        #[arg(allow_hyphen_values = true)]
+        interface: String,
+        /// Show messages and signals by the names of this DBC file
+        #[arg(long, value_name = "FILE")]
+        dbc: Option<std::path::PathBuf>,
+        /// Once, as JSON
+        #[arg(long)]
+        json: bool,
+        /// Once, as a table
+        #[arg(long)]
+        once: bool,
     },
     /// What this kernel and these interfaces can do, and why not
     Probe {
@@ -171,9 +264,13 @@ pub enum RuleCommand {
         json: bool,
     },
     /// Add a rule
+    ///
+    /// Without a target (-d) it drops frames (--drop), lets them pass the policy deny (--pass), or only records them (--watch).
     Add {
         #[command(flatten)]
         rule: RuleArgs,
+        #[command(flatten)]
+        options: Box<OptionArgs>,
         /// Frames forwarded from the source are not delivered to its local sockets
         #[arg(long)]
         exclusive: bool,
@@ -185,11 +282,27 @@ pub enum RuleCommand {
     Delete {
         #[command(flatten)]
         rule: RuleArgs,
+        #[command(flatten)]
+        options: Box<OptionArgs>,
+    },
+    /// Say what would become of a frame
+    ///
+    /// The tables of the interface are compiled as for the kernel and looked up by the same code.
+    Test {
+        /// Interface on which the frame would come
+        #[arg(short = 's', value_name = "IF", allow_hyphen_values = true)]
+        source: String,
+        /// The frame as in candump's logs: 123#DEADBEEF, 18FEF100#R, 123##1AABB for FD, 45123#81:00:12345678#AABB for XL
+        #[arg(long, value_name = "FRAME")]
+        frame: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Add the rules of a file, all or none
     ///
     /// The file is TOML as `cangw export --format toml` writes it, and then begins with `version = 1`; or it has a rule on each
-    /// line, as options of `cangw -A`, as `cangw -L` prints them or as `cangw export` writes them. Its settings are applied, too.
+    /// line, as options of `cangw -A` or `cangw rule add`, as `cangw -L` prints them or as `cangw export` writes them. Its settings are applied, too.
     Load {
         /// The file; - for standard input
         file: String,
@@ -222,6 +335,21 @@ pub enum InterfaceSetting {
     Exclusive { value: Switch },
     /// The engine that forwards: tc does everything, xdp only unmodified frames of exclusive interfaces
     Engine { value: Engine },
+    /// What becomes of frames that no rule names: allow lets them go on to local sockets, as can-gw does; deny drops them
+    Policy { value: Policy },
+}
+
+impl InterfaceSetting {
+    /// What changes.
+    pub fn change(&self) -> InterfaceChange {
+        let mut change = InterfaceChange::default();
+        match *self {
+            Self::Exclusive { value } => change.exclusive = Some(value.into()),
+            Self::Engine { value } => change.engine = Some(value),
+            Self::Policy { value } => change.policy = Some(value),
+        }
+        change
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -46,7 +46,7 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
         Verb::Flush => done(
             Gateway::look().and_then(|found| found.map_or(Ok(()), |mut gateway| gateway.flush())),
         ),
-        Verb::Add | Verb::Delete => match rule(&args.rule) {
+        Verb::Add | Verb::Delete => match rule(&args.rule, None) {
             Ok(rule) if verb == Verb::Add => done(Gateway::open().and_then(|mut g| g.add(&[rule]))),
             Ok(rule) => done(Gateway::open().and_then(|mut g| g.delete(&rule))),
             Err(BadRule::Missing(option)) => {
@@ -56,6 +56,7 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
             }
             // can-utils' cangw leaves this one to the kernel.
             Err(BadRule::Parse(e @ ParseError::Index { .. })) => done(Err(e.into())),
+            Err(BadRule::Dbc(e)) => done(Err(e.into())),
             Err(BadRule::Parse(e)) => {
                 println!("{}", e.classic_message());
                 eprintln!("cangw: {e}");

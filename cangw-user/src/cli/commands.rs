@@ -5,11 +5,11 @@ use std::io::Read as _;
 use aya_log::EbpfLogger;
 use clap::CommandFactory as _;
 
-use super::args::{Cli, Command, InterfaceCommand, InterfaceSetting, RuleCommand, SettingsCommand};
-use super::{complete, export, import, output, probe};
+use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
+use super::{complete, export, import, output, probe, verdict, watch};
 use crate::error::{Error, Result};
 use crate::file::Document;
-use crate::gateway::{Gateway, change_interface};
+use crate::gateway::{Gateway, InterfaceChange};
 use crate::state::{Settings, State};
 
 pub(super) fn run(command: Command) -> Result<()> {
@@ -24,11 +24,7 @@ pub(super) fn run(command: Command) -> Result<()> {
             }
         }
         Command::Interface(InterfaceCommand::Set { interface, what }) => {
-            let (exclusive, engine) = match what {
-                InterfaceSetting::Exclusive { value } => (Some(value.into()), None),
-                InterfaceSetting::Engine { value } => (None, Some(value)),
-            };
-            Gateway::open()?.set_interface(&interface, exclusive, engine)
+            Gateway::open()?.set_interface(&interface, what.change())
         }
         Command::Settings(command) => settings(command),
         Command::Stats { json } => {
@@ -39,6 +35,12 @@ pub(super) fn run(command: Command) -> Result<()> {
                 output::stats(&report)
             }
         }
+        Command::Watch {
+            interface,
+            dbc,
+            json,
+            once,
+        } => watch::run(&interface, dbc.as_deref(), json, once),
         Command::Probe { json } => probe::run(json),
         Command::Sync => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.sync()),
         Command::Log => log(),
@@ -61,19 +63,28 @@ fn rule(command: RuleCommand) -> Result<()> {
         }
         RuleCommand::Add {
             rule,
+            options,
             exclusive,
             engine,
         } => {
-            let rule = complete(&rule)?;
+            let rule = complete(&rule, Some(&options))?;
             let name = rule.source.clone();
-            let set = |state: &mut State| {
-                if exclusive || engine.is_some() {
-                    change_interface(state, &name, exclusive.then_some(true), engine);
-                }
+            let change = InterfaceChange {
+                exclusive: exclusive.then_some(true),
+                engine,
+                policy: None,
             };
+            let set = |state: &mut State| change.apply(state, &name);
             Gateway::open()?.add_with(&[rule], set, &mut |_| Ok(()))
         }
-        RuleCommand::Delete { rule } => Gateway::open()?.delete(&complete(&rule)?),
+        RuleCommand::Delete { rule, options } => {
+            Gateway::open()?.delete(&complete(&rule, Some(&options))?)
+        }
+        RuleCommand::Test {
+            source,
+            frame,
+            json,
+        } => verdict::run(&source, &frame, json),
         RuleCommand::Load { file } => {
             let document = Document::parse(&file, &read(&file)?)?;
             document.load(&mut Gateway::open()?)

@@ -5,8 +5,11 @@ mod classic;
 mod commands;
 mod export;
 mod import;
+mod options;
 mod output;
 mod probe;
+mod verdict;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -15,8 +18,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 
 use crate::error::{Error, Result};
 use crate::modify::{Changes, Modification, Operation, parse_uid};
+use crate::options::{Action, Options};
 use crate::rule::{ParseError, Rule, parse_filter, parse_limit};
-use args::{Cli, RuleArgs};
+use args::{Cli, OptionArgs, RuleArgs};
 use cangw_common::frame::FrameType;
 
 /// Runs the command line of this process.
@@ -49,7 +53,7 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn understand(line: impl IntoIterator<Item = String>) -> Option<Rule> {
     let cli = Cli::try_parse_from(line).ok()?;
-    rule(&cli.classic.rule).ok()
+    rule(&cli.classic.rule, None).ok()
 }
 
 fn finish(result: Result<()>) -> ExitCode {
@@ -83,47 +87,72 @@ pub(crate) enum BadRule {
     Missing(&'static str),
     /// An option's value cannot be understood.
     Parse(ParseError),
+    /// A name cannot be found in a DBC file.
+    Dbc(crate::dbc::DbcError),
 }
 
-/// Makes a rule of its options.
-pub(crate) fn rule(args: &RuleArgs) -> std::result::Result<Rule, BadRule> {
-    let limit = args.limit.as_deref().map_or(Ok(0), parse_limit);
-    let limit = limit.map_err(BadRule::Parse)?;
-    let filter = args.filter.as_deref().map(parse_filter).transpose();
-    // 0:0 says nothing, and can-gw does not keep it.
-    let filter = filter.map_err(BadRule::Parse)?.filter(|f| !f.is_empty());
+impl From<ParseError> for BadRule {
+    fn from(error: ParseError) -> Self {
+        Self::Parse(error)
+    }
+}
+
+impl From<crate::dbc::DbcError> for BadRule {
+    fn from(error: crate::dbc::DbcError) -> Self {
+        Self::Dbc(error)
+    }
+}
+
+/// Makes a rule of its options; with `beyond`, also of those that can-gw does not have.
+pub(crate) fn rule(
+    args: &RuleArgs,
+    beyond: Option<&OptionArgs>,
+) -> std::result::Result<Rule, BadRule> {
+    let limit = args.limit.as_deref().map_or(Ok(0), parse_limit)?;
+    let filter = args.filter.as_deref().map(parse_filter).transpose()?;
     let source = args
         .source
         .clone()
         .ok_or(BadRule::Missing("-s <source interface>"))?;
-    let target = args
-        .target
-        .clone()
-        .ok_or(BadRule::Missing("-d <target interface>"))?;
     let kind = match (args.fd, args.xl) {
         (false, false) => FrameType::Classic,
         (true, _) => FrameType::Fd,
         (false, true) => FrameType::Xl,
     };
+    let (action, options, set) = match beyond {
+        Some(beyond) => options::parse(kind, args.target.as_deref(), beyond)?,
+        None => (forward(args)?, Options::default(), Vec::new()),
+    };
     let rule = Rule {
         source,
-        target,
+        action,
         kind,
         echo: args.echo,
         timestamp: args.timestamp,
         iif_tx_ok: args.iif_tx_ok,
         limit,
-        filter,
-        changes: changes(kind, args).map_err(BadRule::Parse)?,
+        // 0:0 says nothing, and can-gw does not keep it.
+        filter: filter.filter(|f| !f.is_empty()),
+        changes: changes(kind, args, &set)?,
+        options,
     };
-    rule.check().map_err(BadRule::Parse)?;
+    rule.check()?;
     Ok(rule)
 }
 
+/// The action of a rule that can-gw could have.
+fn forward(args: &RuleArgs) -> std::result::Result<Action, BadRule> {
+    let target = args.target.clone();
+    target
+        .map(|target| Action::Forward { target })
+        .ok_or(BadRule::Missing("-d <target interface>"))
+}
+
 /// Makes a rule of its options, which must all be there.
-pub(crate) fn complete(args: &RuleArgs) -> Result<Rule> {
-    rule(args).map_err(|bad| match bad {
+pub(crate) fn complete(args: &RuleArgs, beyond: Option<&OptionArgs>) -> Result<Rule> {
+    rule(args, beyond).map_err(|bad| match bad {
         BadRule::Parse(e) => Error::Parse(e),
+        BadRule::Dbc(e) => Error::Dbc(e),
         BadRule::Missing(option) => Error::Io {
             what: "the rule is incomplete".into(),
             source: std::io::Error::new(
@@ -135,7 +164,11 @@ pub(crate) fn complete(args: &RuleArgs) -> Result<Rule> {
 }
 
 /// What the options change in frames; `None` when there is no modification. A uid alone is lost, as in can-gw.
-fn changes(kind: FrameType, args: &RuleArgs) -> std::result::Result<Option<Changes>, ParseError> {
+fn changes(
+    kind: FrameType,
+    args: &RuleArgs,
+    set: &[Modification],
+) -> std::result::Result<Option<Changes>, ParseError> {
     let parse = |kind, texts: &[String]| {
         // can-utils' cangw does not look at a fifth.
         let texts = texts.iter().take(Operation::ALL.len());
@@ -149,7 +182,7 @@ fn changes(kind: FrameType, args: &RuleArgs) -> std::result::Result<Option<Chang
     let crc8 = args.crc8.as_deref().map(str::parse).transpose()?;
     let profile = args.profile.as_deref().map(str::parse).transpose()?;
     let uid = args.uid.as_deref().map_or(Ok(0), parse_uid)?;
-    let modifications = match kind {
+    let mut modifications = match kind {
         FrameType::Classic if !fd.is_empty() => return Err(ParseError::FdOnClassic),
         FrameType::Fd if !classic.is_empty() => return Err(ParseError::ClassicOnFd),
         FrameType::Xl if !classic.is_empty() || !fd.is_empty() => {
@@ -158,6 +191,19 @@ fn changes(kind: FrameType, args: &RuleArgs) -> std::result::Result<Option<Chang
         FrameType::Fd => fd,
         FrameType::Classic | FrameType::Xl => classic,
     };
+    if let Some(used) = set
+        .iter()
+        .find(|s| modifications.iter().any(|m| m.operation == s.operation))
+    {
+        return Err(ParseError::Misplaced {
+            option: "--set",
+            reason: match used.operation {
+                Operation::And => "uses AND, so that -m or -M cannot",
+                _ => "uses OR, so that -m or -M cannot",
+            },
+        });
+    }
+    modifications.extend(set);
     if modifications.is_empty() {
         return if xor.is_some() || crc8.is_some() {
             Err(ParseError::ChecksumAlone)

@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, InterfaceReport, Report, RuleReport};
+use crate::options::{Action, Stay};
 use crate::rule::{filter_text, kind_name};
-use cangw_common::frame::FrameType;
 use serde::Serialize;
 
 /// Everything that is to be known; empty where there is no gateway.
@@ -43,7 +43,12 @@ pub(super) fn classic_list() -> Result<()> {
     let report = report()?;
     print(|out| {
         for rule in &report.rules {
-            writeln!(out, "{program} -A {}", classic_line(rule))?;
+            let verb = if rule.rule.is_classic() {
+                "-A"
+            } else {
+                "rule add"
+            };
+            writeln!(out, "{program} {verb} {}", line(rule))?;
         }
         Ok(())
     })?;
@@ -55,35 +60,11 @@ pub(super) fn classic_list() -> Result<()> {
     Ok(())
 }
 
-fn classic_line(r: &RuleReport) -> String {
-    let rule = &r.rule;
-    let mut line = format!("-s {} -d {} ", rule.source, rule.target);
-    line.push_str(match rule.kind {
-        FrameType::Classic => "",
-        FrameType::Fd => "-X ",
-        FrameType::Xl => "--xl ",
-    });
-    for (set, option) in [
-        (rule.echo, "-e "),
-        (rule.timestamp, "-t "),
-        (rule.iif_tx_ok, "-i "),
-    ] {
-        if set {
-            line.push_str(option);
-        }
-    }
-    if rule.limit != 0 {
-        line.push_str(&format!("-l {} ", rule.limit));
-    }
-    if let Some(changes) = &rule.changes {
-        line.push_str(&changes.to_string());
-    }
-    if let Some(filter) = rule.filter {
-        line.push_str(&format!("-f {} ", filter_text(filter)));
-    }
-    line + &format!(
-        "# {} handled {} dropped {} deleted",
-        r.handled, r.dropped, r.deleted
+/// A rule as options, with the counters that `cangw -L` shows. Modifications end with a space there, as every option does.
+fn line(r: &RuleReport) -> String {
+    format!(
+        "{} # {} handled {} dropped {} deleted",
+        r.rule, r.handled, r.dropped, r.deleted
     )
 }
 
@@ -91,16 +72,23 @@ pub(super) fn rules(rules: &[RuleReport]) -> Result<()> {
     print(|out| {
         for r in rules {
             let rule = &r.rule;
-            write!(
-                out,
-                "{} -> {} {}",
-                rule.source,
-                rule.target,
-                kind_name(rule.kind)
-            )?;
+            write!(out, "{} ", rule.source)?;
+            match &rule.action {
+                Action::Forward { target } => write!(out, "-> {target}")?,
+                Action::Stay { action: Stay::Drop } => write!(out, "drop")?,
+                Action::Stay { action: Stay::Pass } => write!(out, "pass")?,
+                Action::Stay {
+                    action: Stay::Watch,
+                } => write!(out, "watch")?,
+            }
+            write!(out, " {}", kind_name(rule.kind))?;
             match rule.filter {
                 Some(filter) => write!(out, " filter {}", filter_text(filter))?,
-                None => write!(out, " all")?,
+                None if rule.options.ids.is_empty() => write!(out, " all")?,
+                None => {}
+            }
+            if !rule.options.is_default() {
+                write!(out, " {}", rule.options)?;
             }
             for (set, word) in [
                 (rule.echo, " echo"),
@@ -137,8 +125,8 @@ pub(super) fn interfaces(interfaces: &[InterfaceReport]) -> Result<()> {
             let exclusive = if i.exclusive { "on" } else { "off" };
             writeln!(
                 out,
-                "{}: engine {engine} (asked: {}) exclusive {exclusive}",
-                i.name, i.engine_asked
+                "{}: engine {engine} (asked: {}) exclusive {exclusive} policy {}",
+                i.name, i.engine_asked, i.policy
             )?;
         }
         Ok(())
@@ -149,13 +137,30 @@ pub(super) fn stats(report: &Report) -> Result<()> {
     print(|out| {
         for r in &report.rules {
             writeln!(out, "{}", r.rule)?;
+            // What only some rules can have is shown when there is some.
+            let some = |counts: &[(u64, &str)]| -> String {
+                let counts = counts.iter().filter(|(count, _)| *count != 0);
+                counts.map(|(n, name)| format!(" {name} {n}")).collect()
+            };
+            let mut handled = some(&[
+                (r.duplicated, "duplicated"),
+                (r.corrupted, "corrupted"),
+                (r.rate_shared, "rate shared"),
+            ]);
+            if !handled.is_empty() {
+                handled = format!(" ({})", handled.trim_start());
+            }
+            let dropped = format!("refused {} mtu {}", r.dropped_refused, r.dropped_mtu)
+                + &some(&[
+                    (r.dropped_by_rule, "by rule"),
+                    (r.dropped_over_rate, "over rate"),
+                    (r.dropped_by_fault, "by fault"),
+                ]);
             writeln!(
                 out,
-                "    handled {} dropped {} (refused {} mtu {}) deleted {} (hop limit {} too long {}) skipped_origin {}",
+                "    handled {}{handled} dropped {} ({dropped}) deleted {} (hop limit {} too long {}) skipped_origin {}",
                 r.handled,
                 r.dropped,
-                r.dropped_refused,
-                r.dropped_mtu,
                 r.deleted,
                 r.deleted_hop_limit,
                 r.deleted_too_long,

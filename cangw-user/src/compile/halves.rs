@@ -74,25 +74,29 @@ fn classes(error: bool, halves: &[Half]) -> Classes {
     distinct.sort_unstable_by_key(|h| (h.mask, h.id & h.mask));
     distinct.dedup_by_key(|h| (h.mask, h.id & h.mask));
     let mut class = vec![0u32; HALF_KEYS];
-    let mut next = 1;
-    let mut split: HashMap<u32, u32> = HashMap::new();
+    // What the values of a class become that a half splits off; 0 for nothing yet, as class 0 is never new.
+    let mut split = vec![0u32];
     for half in distinct {
-        split.clear();
+        split.fill(0);
+        let before = split.len();
         half.for_each(error, |value| {
-            class[value] = *split.entry(class[value]).or_insert_with(|| {
-                next += 1;
-                next - 1
-            });
+            let old = class[value] as usize;
+            debug_assert!(old < before);
+            if split[old] == 0 {
+                split[old] = split.len() as u32;
+                split.push(0);
+            }
+            class[value] = split[old];
         });
     }
     // Classes that were split away are empty: number the others anew.
-    let mut number: HashMap<u32, u16> = HashMap::new();
+    let mut number = vec![None; split.len()];
     let mut examples = Vec::new();
     let of_value = class
         .iter()
         .enumerate()
         .map(|(value, c)| {
-            *number.entry(*c).or_insert_with(|| {
+            *number[*c as usize].get_or_insert_with(|| {
                 examples.push(value as u32);
                 (examples.len() - 1) as u16
             })
@@ -201,6 +205,7 @@ fn expand(hit: &[u64], predicates: &[(Wide, Vec<usize>)]) -> Vec<usize> {
         .flat_map(|(_, (_, rules))| rules.iter().copied())
         .collect();
     rules.sort_unstable();
+    rules.dedup();
     rules
 }
 

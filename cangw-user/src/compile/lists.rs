@@ -9,8 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use cangw_common::abi::{
-    CHECKED, Cell, ECHO_RUN, HOP_LIMIT, KEEP_STAMP, LIST_ECHO, LIST_FORMS, LIST_STAMP, MAX_CELLS,
-    MAX_LIST, MISFIT, ORIGIN, RUN, TOO_LONG, form,
+    CHECKED, Cell, DENY, DROP, ECHO_RUN, HOP_LIMIT, KEEP_STAMP, LIST_DENIED, LIST_DROP, LIST_ECHO,
+    LIST_FORMS, LIST_STAMP, LIST_WATCH, MAX_CELLS, MAX_LIST, MISFIT, ORIGIN, PASS, RUN, TOO_LONG,
+    form,
 };
 use cangw_common::classify::{ListId, NO_RULE};
 use cangw_common::edit::{self, Edit};
@@ -34,6 +35,12 @@ pub enum Outcome {
     TooLong,
     /// The target's MTU is too small.
     Misfit,
+    /// It drops the frame.
+    Dropped,
+    /// It names the frame and does nothing else.
+    Passed,
+    /// It only records the frame.
+    Watched,
 }
 
 /// A rule's part in a list.
@@ -51,8 +58,10 @@ pub struct Step {
     pub times: u16,
     /// What the copy looks like: see [`cangw_common::abi::form`].
     pub form: u16,
-    /// Whether it depends on the frame if the edited length fits.
+    /// Whether only the program can tell if it is sent: the edited length may not fit, or the rule has a guard.
     pub checked: bool,
+    /// Whether it is the second copy of a rule that sends some twice.
+    pub duplicate: bool,
     /// Whether a run of copies of one form begins here.
     pub run: bool,
     /// The same in the list of echoes alone.
@@ -82,6 +91,19 @@ pub struct List {
     pub steps: Vec<Step>,
     /// Whether the program stands between its copies, because they have different forms or are too many for one run.
     pub forms: bool,
+    /// What else becomes of the frame.
+    pub fate: Fate,
+}
+
+/// What becomes of a frame beside its copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fate {
+    /// Local sockets of the source do not get it.
+    pub drops: bool,
+    /// That is so because no rule names it.
+    pub denied: bool,
+    /// It is recorded.
+    pub watched: bool,
 }
 
 impl List {
@@ -94,6 +116,19 @@ impl List {
     /// The steps that send.
     pub fn sent(&self) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(|s| s.outcome == Outcome::Sent)
+    }
+}
+
+/// What is done with a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Journey {
+    steps: Vec<Step>,
+    fate: Fate,
+}
+
+impl Journey {
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty()
     }
 }
 
@@ -111,7 +146,7 @@ pub(super) struct Lists<'a> {
     /// By the rules that match.
     matched: HashMap<Vec<usize>, ListId>,
     /// By what is done, in every state.
-    known: HashMap<Vec<Vec<Step>>, ListId>,
+    known: HashMap<Vec<Journey>, ListId>,
     lists: Vec<List>,
 }
 
@@ -121,7 +156,14 @@ impl<'a> Lists<'a> {
         let edit_numbers = rules.iter().map(|rule| {
             rule.edit.as_ref().map_or(0, |edit| {
                 edits.push(Arc::clone(edit));
-                edits.len() as u16
+                let number = edits.len() as u16;
+                if rule.duplicates {
+                    // The number after it is that of the second copy.
+                    let mut again = **edit;
+                    again.flags = again.flags & !edit::GUARDED | edit::DUPLICATE;
+                    edits.push(Arc::new(again));
+                }
+                number
             })
         });
         Self {
@@ -157,11 +199,11 @@ impl<'a> Lists<'a> {
         Ok(id)
     }
 
-    fn insert(&mut self, variants: Vec<Vec<Step>>, matching: &[usize]) -> Result<ListId, Error> {
-        if variants.iter().all(Vec::is_empty) {
+    fn insert(&mut self, variants: Vec<Journey>, matching: &[usize]) -> Result<ListId, Error> {
+        if variants.iter().all(Journey::is_empty) {
             return Ok(NO_RULE);
         }
-        let needed: usize = variants.iter().map(|steps| steps.len().max(1)).sum();
+        let needed: usize = variants.iter().map(|v| v.steps.len().max(1)).sum();
         if self.cells.len() + needed > MAX_CELLS {
             return Err(Error::TooManyLists {
                 rules: matching.to_vec(),
@@ -170,11 +212,12 @@ impl<'a> Lists<'a> {
         let first = self.cells.len();
         let firsts = first + variants.len();
         self.cells.resize(firsts, Cell::default());
-        for (i, steps) in variants.iter().enumerate() {
+        for (i, Journey { steps, fate }) in variants.iter().enumerate() {
             let list = List {
                 id: (first + i) as ListId,
                 forms: needs_forms(steps),
                 steps: steps.clone(),
+                fate: *fate,
             };
             self.write(&list);
             if !list.steps.is_empty() {
@@ -196,6 +239,8 @@ impl<'a> Lists<'a> {
                 Outcome::Origin => ORIGIN,
                 Outcome::TooLong => TOO_LONG,
                 Outcome::Misfit => MISFIT,
+                Outcome::Dropped => DROP,
+                Outcome::Passed | Outcome::Watched => PASS,
             };
             let mut cell = Cell {
                 rule: rule.slot as u16,
@@ -225,6 +270,9 @@ impl<'a> Lists<'a> {
                     (list.steps.iter().any(|s| s.echo), LIST_ECHO),
                     (list.forms, LIST_FORMS),
                     (list.loses_stamp(), LIST_STAMP),
+                    (list.fate.watched, LIST_WATCH),
+                    (list.fate.drops, LIST_DROP),
+                    (list.fate.denied, LIST_DENIED),
                 ] {
                     if is_so {
                         cell.flags |= flag;
@@ -238,7 +286,7 @@ impl<'a> Lists<'a> {
     }
 
     /// The journey of a frame: `can_can_gw_rcv` for each rule that it meets, echoes in the order in which the kernel queues them.
-    fn journey(&self, matching: &[usize], start: State) -> Result<Vec<Step>, Error> {
+    fn journey(&self, matching: &[usize], start: State) -> Result<Journey, Error> {
         let max_hops = self.interface.max_hops;
         let outcome = |rule: &Input, state: State| outcome(rule, state, max_hops);
         let mut steps: Vec<Step> = Vec::new();
@@ -249,6 +297,7 @@ impl<'a> Lists<'a> {
             for &i in matching.iter().filter(|&&i| self.rules[i].source == place) {
                 let rule = &self.rules[i];
                 let mut step = self.step(i, outcome(rule, state));
+                let duplicates = rule.duplicates && step.outcome == Outcome::Sent;
                 if step.echo {
                     let made = state.after(rule, max_hops);
                     if self.again {
@@ -270,16 +319,48 @@ impl<'a> Lists<'a> {
                     ended.insert((step.rule, step.outcome), steps.len());
                 }
                 steps.push(step);
+                if duplicates {
+                    steps.push(Step {
+                        form: step.form + 1,
+                        duplicate: true,
+                        ..step
+                    });
+                }
                 if steps.len() > MAX_LIST as usize {
                     return Err(Error::ListTooLong {
                         rules: matching.to_vec(),
                     });
                 }
+                if step.outcome == Outcome::Dropped {
+                    break;
+                }
             }
         }
+        let fate = self.fate(&steps, start);
         mark_runs(&mut steps, |_| true, |step| &mut step.run);
         mark_runs(&mut steps, |step| step.echo, |step| &mut step.echo_run);
-        Ok(steps)
+        Ok(Journey { steps, fate })
+    }
+
+    /// What becomes of a frame that meets these rules. An echo is delivered to local sockets, because the rule that sent it said so.
+    fn fate(&self, steps: &[Step], start: State) -> Fate {
+        if steps.is_empty() {
+            // The program knows the policy itself.
+            return Fate::default();
+        }
+        let own = || {
+            steps
+                .iter()
+                .filter(|s| self.rules[s.rule as usize].source == self.interface.ifindex)
+        };
+        let enters = start == State::fresh(self.interface.ifindex);
+        let denies = enters && self.interface.flags & DENY != 0;
+        let denied = denies && own().all(|s| s.outcome == Outcome::Watched);
+        Fate {
+            drops: denied || enters && own().any(|s| s.outcome == Outcome::Dropped),
+            denied,
+            watched: own().any(|s| self.rules[s.rule as usize].watch),
+        }
     }
 
     fn step(&self, rule: usize, outcome: Outcome) -> Step {
@@ -296,6 +377,7 @@ impl<'a> Lists<'a> {
             } else {
                 0
             },
+            duplicate: false,
             checked: sent
                 && input
                     .edit

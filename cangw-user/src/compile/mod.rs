@@ -6,23 +6,26 @@
 mod halves;
 mod lists;
 mod states;
+mod xl;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cangw_common::abi::{
-    CrossChunk, HAS_EXACT, Halves, MAX_LIST, SPACE_HALVES, STANDARD_KEYS, Space, SpaceIndex,
-    Tables, form,
+    CrossChunk, HAS_EXACT, HAS_XL_FIELDS, Halves, MAX_LIST, SPACE_HALVES, STANDARD_KEYS, Space,
+    SpaceIndex, Tables, XlTables, form,
 };
-use cangw_common::classify::{ListId, Lookup, exact_key};
+use cangw_common::classify::{ListId, Lookup, XlFields, classify, exact_key};
 use cangw_common::edit::Edit;
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, FrameType, RTR_FLAG, SFF_MASK};
-use cangw_common::rule::{Match, Predicate};
+use cangw_common::rule::{Match, Predicate, XlFilter};
 
 pub use halves::MAX_CROSS;
 use lists::Lists;
-pub use lists::{List, Outcome, Step};
+pub use lists::{Fate, List, Outcome, Step};
 pub use states::{State, States};
+
+use crate::options::Stay;
 
 /// Rules that modify frames, in the tables of one interface.
 pub const MAX_EDITS: usize = form::EDIT as usize - 1;
@@ -32,11 +35,23 @@ pub const MAX_EDITS: usize = form::EDIT as usize - 1;
 pub struct Input {
     /// Key of its counters.
     pub slot: u32,
-    /// Which frames it takes.
-    pub matching: Match,
+    /// Type of the frames that it takes.
+    pub kind: FrameType,
+    /// Their identifiers: one of these holds.
+    pub predicates: Vec<Predicate>,
+    /// Fields of CAN XL frames.
+    pub xl: XlFilter,
+    /// What becomes of frames when they are not sent.
+    pub stay: Option<Stay>,
+    /// Higher ones come first.
+    pub priority: i16,
+    /// Its frames are recorded.
+    pub watch: bool,
+    /// Some copies are sent twice.
+    pub duplicates: bool,
     /// Interface that it takes frames from.
     pub source: u32,
-    /// Interface that it sends to.
+    /// Interface that it sends to, 0 for none.
     pub target: u32,
     /// Frames are delivered to local sockets of the target and meet its rules (`-e`).
     pub echo: bool,
@@ -61,10 +76,25 @@ pub struct Input {
 impl Input {
     /// A rule without options.
     #[must_use]
-    pub const fn new(slot: u32, matching: Match, source: u32, target: u32) -> Self {
+    pub fn new(slot: u32, matching: Match, source: u32, target: u32) -> Self {
+        Self {
+            predicates: vec![matching.predicate],
+            ..Self::empty(slot, matching.kind, source, target)
+        }
+    }
+
+    /// A rule without options that takes no frame.
+    #[must_use]
+    pub fn empty(slot: u32, kind: FrameType, source: u32, target: u32) -> Self {
         Self {
             slot,
-            matching,
+            kind,
+            predicates: Vec::new(),
+            xl: XlFilter::default(),
+            stay: None,
+            priority: 0,
+            watch: false,
+            duplicates: false,
             source,
             target,
             echo: false,
@@ -78,6 +108,28 @@ impl Input {
             too_long: false,
         }
     }
+
+    /// Whether a frame is for this rule. Only CAN XL frames have `fields`; without them they are not compared.
+    #[must_use]
+    pub fn matches(&self, kind: FrameType, can_id: u32, fields: Option<XlFields>) -> bool {
+        let id = match kind {
+            FrameType::Xl => can_id & SFF_MASK,
+            FrameType::Classic | FrameType::Fd => can_id,
+        };
+        self.kind == kind
+            && self.predicates.iter().any(|p| p.matches(id))
+            && fields.is_none_or(|fields| self.xl.matches(can_id, fields))
+    }
+
+    /// Where it comes among rules that match the same frame: the first in number is the first in order.
+    fn rank(&self) -> (std::cmp::Reverse<i16>, bool, u8) {
+        let drops = self.stay == Some(Stay::Drop);
+        (
+            std::cmp::Reverse(self.priority),
+            !drops,
+            class(&self.predicates),
+        )
+    }
 }
 
 /// What holds for the interface.
@@ -87,7 +139,7 @@ pub struct Interface {
     pub ifindex: u32,
     /// can-gw's `max_hops`.
     pub max_hops: u8,
-    /// `EXCLUSIVE`, `VIRTUAL`.
+    /// `EXCLUSIVE`, `VIRTUAL`, `DENY`.
     pub flags: u32,
 }
 
@@ -101,6 +153,8 @@ pub struct Compiled {
     pub halves: Vec<Box<Halves>>,
     /// The cross tables of all spaces.
     pub cross: Vec<CrossChunk>,
+    /// Classes of CAN XL headers, when a rule asks for more than their priority.
+    pub xl: Option<Box<XlTables>>,
     /// The distinct lists of rules, to be given handles.
     pub lists: Vec<List>,
     /// The edits of the rules, numbered from 1.
@@ -126,7 +180,9 @@ pub enum Error {
         rules: Vec<usize>,
     },
     /// The masks on extended identifiers cut the identifiers into too many classes.
-    #[error("masks on extended identifiers need a table of {cells} cells; at most {MAX_CROSS} fit")]
+    #[error(
+        "masks on extended identifiers or CAN XL headers need a table of {cells} cells; at most {MAX_CROSS} fit"
+    )]
     TooManyMasks {
         /// The rule with which the limit was passed.
         rules: Vec<usize>,
@@ -164,11 +220,15 @@ impl Error {
     }
 }
 
-/// The class in which can-gw executes a rule: all, masked, inverted, single identifier (`can_rcv_filter`).
-fn class(matching: &Match) -> u8 {
+/// The class in which can-gw executes a rule: all, masked, inverted, single identifier (`can_rcv_filter`). A rule with several
+/// comparisons counts as masked.
+fn class(predicates: &[Predicate]) -> u8 {
     const SINGLE_EFF: u32 = EFF_MASK | EFF_FLAG | RTR_FLAG;
     const SINGLE_SFF: u32 = SFF_MASK | EFF_FLAG | RTR_FLAG;
-    match matching.predicate {
+    let &[predicate] = predicates else {
+        return 1;
+    };
+    match predicate {
         Predicate::Equal { mask: 0, .. } | Predicate::Error { .. } => 0,
         Predicate::Differs { .. } => 2,
         Predicate::Equal { id, mask } => {
@@ -206,13 +266,14 @@ pub fn relevant(ifindex: u32, rules: &[Input], states: &States) -> Vec<Input> {
 /// See [`Error`]; the rules in force are not touched.
 pub fn compile(interface: Interface, rules: &[Input], states: &States) -> Result<Compiled, Error> {
     let mut order: Vec<usize> = (0..rules.len()).collect();
-    order.sort_by_key(|&i| class(&rules[i].matching));
+    order.sort_by_key(|&i| rules[i].rank());
     let sorted: Vec<Input> = order.iter().map(|&i| rules[i].clone()).collect();
     let mut out = Compiled::nothing();
     let editing: Vec<usize> = (0..rules.len())
         .filter(|&i| rules[i].edit.is_some())
         .collect();
-    if editing.len() > MAX_EDITS {
+    let doubled = rules.iter().filter(|rule| rule.duplicates).count();
+    if editing.len() + doubled > MAX_EDITS {
         return Err(Error::TooManyEdits { rules: editing });
     }
     let mut lists = Lists::new(interface, &sorted, states);
@@ -256,8 +317,12 @@ fn build(
 ) -> Result<(), Error> {
     for kind in FrameType::ALL {
         let of_kind: Vec<usize> = (0..rules.len())
-            .filter(|&i| rules[i].matching.kind == kind)
+            .filter(|&i| rules[i].kind == kind)
             .collect();
+        if kind == FrameType::Xl && of_kind.iter().any(|&i| !rules[i].xl.is_empty()) {
+            out.xl = Some(xl::build(rules, &of_kind, lists, &mut out.cross)?);
+            continue;
+        }
         standard(
             kind,
             rules,
@@ -278,6 +343,9 @@ fn build(
     if !out.exact.is_empty() {
         head.flags |= HAS_EXACT;
     }
+    if out.xl.is_some() {
+        head.flags |= HAS_XL_FIELDS;
+    }
     Ok(())
 }
 
@@ -297,25 +365,31 @@ fn standard(
     let to_key = |id: u32| (id & SFF_MASK) | ((id & RTR_FLAG) >> 19);
     let mut matching = vec![Vec::new(); STANDARD_KEYS];
     for &i in of_kind {
-        let (id, mask, inverted) = match rules[i].matching.predicate {
-            Predicate::Equal { id, mask } => (id, mask, false),
-            Predicate::Differs { id, mask } => (id, mask, true),
-            Predicate::Error { .. } => continue,
-        };
-        // All other bits of a standard frame's identifier are 0, and so is RTR of a CAN XL frame.
-        let possible = match kind {
-            FrameType::Xl => id & !SFF_MASK == 0,
-            FrameType::Classic | FrameType::Fd => id & !(SFF_MASK | RTR_FLAG) == 0,
-        };
         let mut hit = vec![false; STANDARD_KEYS];
-        if possible {
-            let fixed = to_key(mask) & key_bits;
-            halves::for_each_subset(key_bits & !fixed, |free| {
-                hit[((to_key(id) & fixed) | free) as usize] = true;
-            });
+        for predicate in &rules[i].predicates {
+            let (id, mask, inverted) = match *predicate {
+                Predicate::Equal { id, mask } => (id, mask, false),
+                Predicate::Differs { id, mask } => (id, mask, true),
+                Predicate::Error { .. } => continue,
+            };
+            // All other bits of a standard frame's identifier are 0, and so is RTR of a CAN XL frame.
+            let possible = match kind {
+                FrameType::Xl => id & !SFF_MASK == 0,
+                FrameType::Classic | FrameType::Fd => id & !(SFF_MASK | RTR_FLAG) == 0,
+            };
+            let mut equal = vec![false; STANDARD_KEYS];
+            if possible {
+                let fixed = to_key(mask) & key_bits;
+                halves::for_each_subset(key_bits & !fixed, |free| {
+                    equal[((to_key(id) & fixed) | free) as usize] = true;
+                });
+            }
+            for (hit, equal) in hit.iter_mut().zip(equal) {
+                *hit |= equal != inverted;
+            }
         }
         for key in 0..=key_bits as usize {
-            if hit[key] != inverted {
+            if hit[key] {
                 if matching[key].len() >= MAX_LIST as usize {
                     matching[key].push(i);
                     return Err(Error::ListTooLong {
@@ -326,8 +400,14 @@ fn standard(
             }
         }
     }
+    let mut last: Option<(&[usize], ListId)> = None;
     for (slot, rules) in table.iter_mut().zip(&matching) {
-        *slot = lists.intern(rules)?;
+        // Most neighbours have the same rules.
+        *slot = match last {
+            Some((same, id)) if same == rules.as_slice() => id,
+            _ => lists.intern(rules)?,
+        };
+        last = Some((rules, *slot));
     }
     Ok(())
 }
@@ -375,8 +455,13 @@ fn space(
 ) -> Result<Space, Error> {
     let mut wide: Vec<(Wide, usize)> = Vec::new();
     let mut exact: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-    for &i in of_kind {
-        let predicate = rules[i].matching.predicate;
+    let all = of_kind.iter().flat_map(|&i| {
+        rules[i]
+            .predicates
+            .iter()
+            .map(move |predicate| (i, *predicate))
+    });
+    for (i, predicate) in all {
         if error {
             if let Predicate::Error { mask } = predicate
                 && mask != 0
@@ -399,7 +484,7 @@ fn space(
         if !w.inverted && w.mask & EFF_MASK == EFF_MASK {
             for rtr in [0, RTR_FLAG] {
                 let can_id = EFF_FLAG | rtr | (w.id & EFF_MASK);
-                if rules[i].matching.matches(kind, can_id) {
+                if predicate.matches(can_id) {
                     exact.entry(exact_key(kind, can_id)).or_default().push(i);
                 }
             }
@@ -411,14 +496,16 @@ fn space(
         let can_id = key & (EFF_FLAG | RTR_FLAG | EFF_MASK);
         named.extend(
             wide.iter()
-                .filter(|(_, i)| rules[*i].matching.matches(kind, can_id))
+                .filter(|(_, i)| rules[*i].matches(kind, can_id, None))
                 .map(|(_, i)| *i),
         );
         named.sort_unstable();
+        named.dedup();
         out.exact.insert(key, u32::from(lists.intern(&named)?));
     }
     if wide.iter().all(|(w, _)| w.mask == 0) {
-        let all: Vec<usize> = wide.iter().map(|(_, i)| *i).collect();
+        let mut all: Vec<usize> = wide.iter().map(|(_, i)| *i).collect();
+        all.dedup();
         return Ok(Space {
             list: lists.intern(&all)?,
             ..Space::default()
@@ -451,6 +538,10 @@ impl Lookup for Compiled {
     fn cross(&self, _aux: u32, chunk: u32, within: usize) -> Option<ListId> {
         self.cross.get(chunk as usize).map(|c| c.0[within])
     }
+
+    fn xl(&self, _aux: u32) -> Option<&XlTables> {
+        self.xl.as_deref()
+    }
 }
 
 impl Compiled {
@@ -462,6 +553,7 @@ impl Compiled {
             exact: BTreeMap::new(),
             halves: Vec::new(),
             cross: Vec::new(),
+            xl: None,
             lists: Vec::new(),
             edits: Vec::new(),
         }
@@ -470,11 +562,16 @@ impl Compiled {
     /// What is done with a frame.
     #[must_use]
     pub fn steps(&self, kind: FrameType, can_id: u32) -> Vec<Step> {
-        cangw_common::classify::classify(&self.tables, self, kind, can_id)
-            .ok()
-            .and_then(|id| self.lists.iter().find(|list| list.id == id))
+        self.list(kind, can_id, None)
             .map(|list| list.steps.clone())
             .unwrap_or_default()
+    }
+
+    /// The list of a frame that enters; `None` when nothing is done.
+    #[must_use]
+    pub fn list(&self, kind: FrameType, can_id: u32, fields: Option<XlFields>) -> Option<&List> {
+        let id = classify(&self.tables, self, kind, can_id, || fields).ok()?;
+        self.lists.iter().find(|list| list.id == id)
     }
 }
 

@@ -10,6 +10,7 @@ use cangw_common::abi::MAX_STATES;
 
 use super::lists::Outcome;
 use super::{Error, Input};
+use crate::options::Stay;
 
 /// Where a frame came from first, and the hops that it has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +72,13 @@ pub struct States {
 
 /// What becomes of a frame at a rule: the checks of `can_can_gw_rcv`.
 pub(super) fn outcome(rule: &Input, state: State, max_hops: u8) -> Outcome {
-    if state.hops >= max_hops {
+    if let Some(stay) = rule.stay {
+        match stay {
+            Stay::Drop => Outcome::Dropped,
+            Stay::Pass => Outcome::Passed,
+            Stay::Watch => Outcome::Watched,
+        }
+    } else if state.hops >= max_hops {
         Outcome::HopLimit
     } else if !rule.iif_tx_ok && (rule.target == state.origin || rule.to_peer) {
         Outcome::Origin

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod options;
+
 fn input(slot: u32, kind: FrameType, filter: Filter) -> Input {
     let predicate = filter.predicate();
     Input::new(
@@ -43,9 +45,9 @@ fn model(rules: &[Input], kind: FrameType, can_id: u32) -> Vec<u32> {
         can_id
     };
     let mut hits: Vec<usize> = (0..rules.len())
-        .filter(|&i| rules[i].matching.matches(kind, can_id))
+        .filter(|&i| rules[i].matches(kind, can_id, None))
         .collect();
-    hits.sort_by_key(|&i| class(&rules[i].matching));
+    hits.sort_by_key(|&i| rules[i].rank());
     hits.into_iter().map(|i| i as u32).collect()
 }
 
@@ -411,7 +413,7 @@ fn with_one_hop_all_echoes_are_in_one_state() {
 }
 
 fn classify(kind: FrameType, id: u32, compiled: &Compiled) -> ListId {
-    cangw_common::classify::classify(&compiled.tables, compiled, kind, id).unwrap()
+    cangw_common::classify::classify(&compiled.tables, compiled, kind, id, || None).unwrap()
 }
 
 #[test]

@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 
 use clap::Parser as _;
 
-use super::{Document, Interface, check_name, in_line};
-use crate::cli::args::{
-    Cli, Command, InterfaceCommand, InterfaceSetting, RuleArgs, SettingsCommand,
-};
+use super::{Document, Interface, check_name, check_names, in_line};
+use crate::cli::args::{Cli, Command, InterfaceCommand, RuleArgs, RuleCommand, SettingsCommand};
 use crate::cli::complete;
 use crate::error::{Error, Result};
+use crate::options::Action;
 use crate::rule::Rule;
 
 const HEAD: &str = "#!/bin/sh
@@ -29,31 +28,25 @@ pub(super) fn write(document: &Document) -> String {
     if let Some(log) = document.log {
         line(format_args!("settings log {}", on(log)));
     }
-    for Interface {
-        name,
-        exclusive,
-        engine,
-    } in &document.interfaces
-    {
-        let name = quote(name);
+    for Interface { name, change } in &document.interfaces {
+        let mut set = |what: &str, value: Option<String>| {
+            if let Some(value) = value {
+                line(format_args!("interface set {} {what} {value}", quote(name)));
+            }
+        };
         // The engine may need the interface to be exclusive.
-        if let Some(exclusive) = exclusive {
-            line(format_args!(
-                "interface set {name} exclusive {}",
-                on(*exclusive)
-            ));
-        }
-        if let Some(engine) = engine {
-            line(format_args!("interface set {name} engine {engine}"));
-        }
+        set("exclusive", change.exclusive.map(|e| on(e).to_owned()));
+        set("engine", change.engine.map(|e| e.to_string()));
+        set("policy", change.policy.map(|p| p.to_string()));
     }
     for rule in &document.rules {
-        let rule = Rule {
-            source: quote(&rule.source),
-            target: quote(&rule.target),
-            ..rule.clone()
-        };
-        line(format_args!("-A {rule}"));
+        let mut rule = rule.clone();
+        rule.source = quote(&rule.source);
+        if let Action::Forward { target } = &mut rule.action {
+            *target = quote(target);
+        }
+        let verb = if rule.is_classic() { "-A" } else { "rule add" };
+        line(format_args!("{verb} {rule}"));
     }
     text
 }
@@ -76,8 +69,9 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
 fn take(document: &mut Document, line: &str) -> Result<()> {
     let words = shlex::split(line).ok_or_else(|| bad("a quote is not closed".into()))?;
     // The program is called by whatever name, perhaps through sudo.
-    let is_command =
-        |word: &String| word.starts_with('-') || word == "settings" || word == "interface";
+    let is_command = |word: &String| {
+        word.starts_with('-') || ["settings", "interface", "rule"].contains(&word.as_str())
+    };
     let Some(start) = words.iter().position(is_command) else {
         return match words.first() {
             None => Ok(()),
@@ -106,10 +100,24 @@ fn take(document: &mut Document, line: &str) -> Result<()> {
         }
         Some(Command::Interface(InterfaceCommand::Set { interface, what })) => {
             check_name(&interface).map_err(bad)?;
-            let interface = document.interface(&interface);
-            match what {
-                InterfaceSetting::Exclusive { value } => interface.exclusive = Some(value.into()),
-                InterfaceSetting::Engine { value } => interface.engine = Some(value),
+            document.interface(&interface).add(what.change());
+        }
+        Some(Command::Rule(command)) => {
+            match *command {
+                RuleCommand::Add {
+                    rule,
+                    options,
+                    exclusive: false,
+                    engine: None,
+                } => {
+                    let rule = complete(&rule, Some(&options))?;
+                    check_names(&rule).map_err(bad)?;
+                    document.rules.push(rule);
+                }
+                _ => return Err(bad(
+                    "of `cangw rule`, only `add` without --exclusive and --engine is for a file"
+                        .into(),
+                )),
             }
         }
         _ => return Err(bad("this is not for a file".into())),
@@ -132,9 +140,8 @@ fn rule(words: &[String]) -> Result<Rule> {
         #[command(flatten)]
         rule: RuleArgs,
     }
-    let rule = complete(&Line::try_parse_from(words).map_err(unknown)?.rule)?;
-    check_name(&rule.source).map_err(bad)?;
-    check_name(&rule.target).map_err(bad)?;
+    let rule = complete(&Line::try_parse_from(words).map_err(unknown)?.rule, None)?;
+    check_names(&rule).map_err(bad)?;
     Ok(rule)
 }
 

@@ -5,13 +5,19 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use cangw_common::frame::FrameType;
-use cangw_common::rule::Filter;
+use cangw_common::rule::{Filter, XlFilter};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
 use super::{Document, check_name, in_line};
 use crate::error::{Error, Result};
+use crate::gateway::InterfaceChange;
+use crate::ids::{IdRange, Ids, address_texts};
+use crate::limits::{Limits, Rate, Share};
 use crate::modify::{Changes, Crc8Checksum, Modification, Profile, XorChecksum, parse_uid};
+use crate::options::{
+    Action, Options, Policy, Stay, acceptance_text, is_default, parse_acceptance, parse_byte,
+};
 use crate::rule::{Engine, ParseError, Rule};
 
 const HEAD: &str = "# From `cangw export`. `cangw rule load` adds all rules in one step or none.\n";
@@ -58,6 +64,8 @@ struct InterfaceTable {
     exclusive: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     engine: Option<Engine>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policy: Option<Policy>,
 }
 
 /// A [`Rule`] without what it does not have, and without tables in it. The names are those of its JSON.
@@ -76,8 +84,14 @@ impl Serialize for RuleTable {
 struct RuleFields {
     #[serde(deserialize_with = "name")]
     source: String,
-    #[serde(deserialize_with = "name")]
-    target: String,
+    #[serde(
+        default,
+        deserialize_with = "some_name",
+        skip_serializing_if = "Option::is_none"
+    )]
+    target: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action: Option<Stay>,
     #[serde(
         default = "classic",
         with = "crate::rule::kind_name",
@@ -108,6 +122,38 @@ struct RuleFields {
     crc8_profile: Option<Text<Profile>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     xor: Option<Text<XorChecksum>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    priority: i16,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    id: Vec<Text<IdRange>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pgn: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sa: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    da: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vcid: Option<Text<Byte>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sdt: Option<Text<Byte>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    af: Option<Text<Acceptance>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    burst: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    per_id: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drop: Option<Share>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    duplicate: Option<Share>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    corrupt: Option<Share>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    seed: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    watch: bool,
 }
 
 /// A value that is written as a text.
@@ -148,6 +194,38 @@ impl fmt::Display for AnyModification {
     }
 }
 
+struct Byte(u8);
+
+impl FromStr for Byte {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse_byte("byte", text).map(Self)
+    }
+}
+
+impl fmt::Display for Byte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02X}", self.0)
+    }
+}
+
+struct Acceptance((u32, u32));
+
+impl FromStr for Acceptance {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        parse_acceptance(text).map(Self)
+    }
+}
+
+impl fmt::Display for Acceptance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&acceptance_text(self.0))
+    }
+}
+
 struct Uid(u32);
 
 impl FromStr for Uid {
@@ -185,9 +263,27 @@ impl TryFrom<RuleFields> for RuleTable {
             let profile = fields.crc8_profile.map(|p| p.0);
             Some(Changes::new(kind, modifications, uid, crc8, profile, xor)?)
         };
+        let action = match (fields.target, fields.action) {
+            (Some(target), None) => Action::Forward { target },
+            (None, Some(action)) => Action::Stay { action },
+            (None, None) => {
+                return Err(ParseError::Misplaced {
+                    option: "a rule",
+                    reason: "needs a target, or the action \"drop\", \"pass\" or \"watch\"",
+                });
+            }
+            (Some(_), Some(_)) => {
+                return Err(ParseError::Misplaced {
+                    option: "action",
+                    reason: "does not go with a target",
+                });
+            }
+        };
+        let mut ids = Ids::parse(&[], &fields.pgn, &fields.sa, &fields.da)?;
+        ids.ranges = fields.id.into_iter().map(|id| id.0).collect();
         let rule = Rule {
             source: fields.source,
-            target: fields.target,
+            action,
             kind,
             echo: fields.echo,
             timestamp: fields.timestamp,
@@ -196,6 +292,25 @@ impl TryFrom<RuleFields> for RuleTable {
             // As on the command line, 0:0 is none.
             filter: fields.filter.filter(|f| !f.is_empty()),
             changes,
+            options: Options {
+                priority: fields.priority,
+                ids,
+                xl: XlFilter {
+                    vcid: fields.vcid.map(|v| v.0.0),
+                    sdt: fields.sdt.map(|v| v.0.0),
+                    af: fields.af.map(|v| v.0.0),
+                },
+                limits: Limits {
+                    rate: fields.rate,
+                    burst: fields.burst,
+                    per_id: fields.per_id,
+                    drop: fields.drop,
+                    duplicate: fields.duplicate,
+                    corrupt: fields.corrupt,
+                    seed: fields.seed,
+                },
+                watch: fields.watch,
+            },
         };
         rule.check()?;
         Ok(Self(rule))
@@ -205,6 +320,7 @@ impl TryFrom<RuleFields> for RuleTable {
 impl From<&Rule> for RuleFields {
     fn from(rule: &Rule) -> Self {
         let changes = rule.changes.as_ref();
+        let options = &rule.options;
         let modify = |c: &Changes| {
             let texts = c.modifications().iter();
             texts
@@ -213,7 +329,11 @@ impl From<&Rule> for RuleFields {
         };
         Self {
             source: rule.source.clone(),
-            target: rule.target.clone(),
+            target: rule.target().map(str::to_owned),
+            action: match rule.action {
+                Action::Forward { .. } => None,
+                Action::Stay { action } => Some(action),
+            },
             kind: rule.kind,
             echo: rule.echo,
             timestamp: rule.timestamp,
@@ -225,16 +345,28 @@ impl From<&Rule> for RuleFields {
             crc8: changes.and_then(|c| c.crc8).map(Text),
             crc8_profile: changes.and_then(|c| c.profile).map(Text),
             xor: changes.and_then(|c| c.xor).map(Text),
+            priority: options.priority,
+            id: options.ids.ranges.iter().copied().map(Text).collect(),
+            pgn: options.ids.pgn_texts(),
+            sa: address_texts(&options.ids.sources),
+            da: address_texts(&options.ids.destinations),
+            vcid: options.xl.vcid.map(|v| Text(Byte(v))),
+            sdt: options.xl.sdt.map(|v| Text(Byte(v))),
+            af: options.xl.af.map(|v| Text(Acceptance(v))),
+            rate: options.limits.rate,
+            burst: options.limits.burst,
+            per_id: options.limits.per_id,
+            drop: options.limits.drop,
+            duplicate: options.limits.duplicate,
+            corrupt: options.limits.corrupt,
+            seed: options.limits.seed,
+            watch: options.watch,
         }
     }
 }
 
 const fn classic() -> FrameType {
     FrameType::Classic
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 fn is_classic(kind: &FrameType) -> bool {
@@ -255,6 +387,10 @@ fn name<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     let name = String::deserialize(d)?;
     check_name(&name).map_err(serde::de::Error::custom)?;
     Ok(name)
+}
+
+fn some_name<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    name(d).map(Some)
 }
 
 fn max_hops<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u8>, D::Error> {
@@ -278,8 +414,9 @@ pub(super) fn write(document: &Document) -> String {
             .iter()
             .map(|i| InterfaceTable {
                 name: i.name.clone(),
-                exclusive: i.exclusive,
-                engine: i.engine,
+                exclusive: i.change.exclusive,
+                engine: i.change.engine,
+                policy: i.change.policy,
             })
             .collect(),
         rule: document.rules.iter().cloned().map(RuleTable).collect(),
@@ -305,11 +442,15 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
         rules: tables.rule.into_iter().map(|r| r.0).collect(),
         ..Document::default()
     };
-    let says = |table: &InterfaceTable| table.exclusive.is_some() || table.engine.is_some();
-    for table in tables.interface.into_iter().filter(says) {
-        let interface = document.interface(&table.name);
-        interface.exclusive = table.exclusive.or(interface.exclusive);
-        interface.engine = table.engine.or(interface.engine);
+    for table in tables.interface {
+        let change = InterfaceChange {
+            exclusive: table.exclusive,
+            engine: table.engine,
+            policy: table.policy,
+        };
+        if !change.is_empty() {
+            document.interface(&table.name).add(change);
+        }
     }
     Ok(document)
 }

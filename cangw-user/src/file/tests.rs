@@ -316,17 +316,48 @@ fn rules() -> impl Strategy<Value = Rule> {
     );
     (kind.prop_flat_map(|kind| (Just(kind), changes(kind))), rest).prop_map(
         |((kind, changes), (source, target, [echo, timestamp, iif_tx_ok], limit, filter))| Rule {
-            source,
-            target,
-            kind,
             echo,
             timestamp,
             iif_tx_ok,
             limit,
             filter: filter.filter(|f| !f.is_empty()),
             changes,
+            ..Rule::new(source, target, kind)
         },
     )
+}
+
+/// Rules with what can-gw does not have.
+fn rules_with_options() -> impl Strategy<Value = Rule> {
+    let ids = prop_oneof![
+        Just(""),
+        Just("--id 123,200-2FF,18FEF100"),
+        Just("--pgn FEF1,EF00 --sa 05"),
+        Just("--pgn EF00 --da 12,13"),
+    ];
+    let limits = prop_oneof![
+        Just(""),
+        Just("--rate 100/s"),
+        Just(
+            "--rate 30/min --burst 7 --per-id --drop 1% --duplicate 0.25% --corrupt 100% --seed 9"
+        ),
+    ];
+    let priority = prop_oneof![Just(""), Just("--priority -3"), Just("--priority 12")];
+    let watch = prop_oneof![Just(""), Just("--watch")];
+    let forwarding = (ids, limits, priority, watch).prop_map(|(ids, limits, priority, watch)| {
+        format!("-d b {ids} {limits} {priority} {watch}")
+    });
+    let all = prop_oneof![
+        4 => forwarding,
+        1 => Just("--drop --id 100-1FF --priority 5".to_owned()),
+        1 => Just("--pass".to_owned()),
+        1 => Just("--watch -f 123:7FF".to_owned()),
+        1 => Just("-d b --xl --vcid 45 --sdt 01 --af 12345600:FFFFFF00 --id 123".to_owned()),
+    ];
+    all.prop_map(|options| {
+        let line = format!("cangw rule add -s a {options}");
+        Document::parse("f", &line).unwrap().rules.remove(0)
+    })
 }
 
 proptest! {
@@ -334,7 +365,7 @@ proptest! {
 
     #[test]
     fn what_is_written_is_read(
-        rules in prop::collection::vec(rules(), 0..5),
+        rules in prop::collection::vec(prop_oneof![rules(), rules_with_options()], 0..5),
         name in names(),
         max_hops in prop::option::of(1u8..7),
         log in any::<Option<bool>>(),
@@ -342,7 +373,10 @@ proptest! {
         let document = Document {
             max_hops,
             log,
-            interfaces: vec![Interface { name, exclusive: Some(true), engine: None }],
+            interfaces: vec![Interface {
+                name,
+                change: InterfaceChange { exclusive: Some(true), policy: Some(Policy::Deny), engine: None },
+            }],
             rules,
         };
         for text in [document.to_script(), document.to_toml()] {

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use cangw_common::abi::{self, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark};
+use cangw_common::abi::{self, DENY, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark};
+use cangw_common::edit::{CHECKED, Edit, GUARDED, IDENTITY};
 
 use super::{Gateway, Release, plan};
 use crate::compile::{self, Compiled, Input, States};
@@ -14,6 +15,7 @@ use crate::kernel::filter::{self, Plan};
 use crate::kernel::link::Link;
 use crate::kernel::maps::Maps;
 use crate::modify::Fits;
+use crate::options::{Action, Policy};
 use crate::rule::Engine;
 use crate::state::{Entry, Live, State};
 
@@ -73,14 +75,16 @@ impl Gateway {
     ) -> Result<()> {
         resolve(state, links);
         let jobs = self.jobs(state, links, all)?;
-        let any_rules = !state.rules.is_empty();
-        if any_rules && !bpf::is_loaded(&self.pins) {
+        if state.needs_programs() && !bpf::is_loaded(&self.pins) {
             bpf::load(&self.pins, state.settings.log)?;
         }
         if bpf::is_loaded(&self.pins) {
             let mut maps = Maps::open(&self.pins)?;
             for &slot in new_slots {
                 maps.reset_rule(slot)?;
+            }
+            for entry in state.rules.iter().filter(|e| is_guarded(e)) {
+                maps.add_guard(entry.slot, entry.rule.options.limits.guard())?;
             }
             self.forget_gone(&mut maps, state, links)?;
             let echoes = echo_targets(state);
@@ -93,6 +97,10 @@ impl Gateway {
                 self.install(&mut maps, state, job, release)?;
             }
             self.remove_unused(&mut maps, state, &echoes)?;
+            let guarded = state.rules.iter().filter(|e| is_guarded(e));
+            maps.retain_guards(&guarded.map(|e| e.slot).collect())?;
+            let watched = state.rules.iter().filter(|e| e.rule.options.watch);
+            maps.retain_watched(&watched.map(|e| e.source).collect())?;
         }
         state
             .interfaces
@@ -108,30 +116,19 @@ impl Gateway {
         let echo_targets = echo_targets(state);
         let all_rules = inputs(state, links);
         let max_hops = state.settings.max_hops;
-        let states = States::new(&all_rules, max_hops).map_err(|error| Error::Compile {
-            interface: "this network namespace".into(),
-            rules: "rules with -e and -m or -M".into(),
-            error,
-        })?;
+        let states = states(&all_rules, max_hops)?;
         let mut jobs = Vec::new();
-        for link in links.iter().filter(|l| sources.contains(&l.index)) {
+        for link in links {
             let known = state.interfaces.get(&link.name);
+            let denies = link.is_can && known.is_some_and(|i| i.policy == Policy::Deny);
+            if !denies && !sources.contains(&link.index) {
+                continue;
+            }
             let exclusive = known.is_some_and(|i| i.exclusive);
             let asked = known.map_or(Engine::Auto, |i| i.engine);
             let rules = compile::relevant(link.index, &all_rules, &states);
             let echo_target = echo_targets.contains(&link.index);
-            let mut flags = 0;
-            if exclusive {
-                flags |= EXCLUSIVE;
-            }
-            if link.is_virtual() {
-                flags |= VIRTUAL;
-            }
-            let interface = compile::Interface {
-                ifindex: link.index,
-                max_hops,
-                flags,
-            };
+            let interface = interface(state, link);
             let fingerprint = fingerprint(&interface, echo_target, asked, &rules, &states);
             if let Some(live) = known.and_then(|i| i.live.as_ref())
                 && live.ifindex == link.index
@@ -142,7 +139,7 @@ impl Gateway {
             }
             let compiled = compile::compile(interface, &rules, &states)
                 .map_err(|e| name_rules(state, link, &rules, e))?;
-            let xdp_obstacle = plan::xdp_obstacle(exclusive, echo_target, link, &compiled);
+            let xdp_obstacle = plan::xdp_obstacle(interface.flags, echo_target, link, &compiled);
             let engine =
                 plan::engine(asked, xdp_obstacle.as_deref()).map_err(|reason| Error::Engine {
                     engine: asked,
@@ -264,17 +261,18 @@ impl Gateway {
         let mut wanted = Wanted::default();
         let shared = job.compiled.lists.len() > plan::OWN_FILTERS;
         for list in &job.compiled.lists {
-            let plan = plan::of_list(&job.rules, list, job.exclusive, shared);
+            let gone = job.exclusive || list.fate.drops;
+            let plan = plan::of_list(&job.rules, list, gone, shared);
             if plan.is_empty() {
                 continue;
             }
             let mut twins = vec![(0, plan)];
-            if list.loses_stamp() && !job.exclusive {
+            if list.loses_stamp() && !gone {
                 twins.push((mark::RESTORE, plan::restoring(&twins[0].1)));
             }
             if !job.link.is_virtual() {
                 // A driver's frame is sent by the program, which leaves only the echoes to tc.
-                let echoes = plan::echoes_of_list(&job.rules, list, job.exclusive);
+                let echoes = plan::echoes_of_list(&job.rules, list, gone);
                 if !echoes.is_empty() {
                     twins.push((mark::ECHO_ONLY, echoes));
                 }
@@ -364,7 +362,11 @@ impl Gateway {
             let Some(live) = state.interfaces.get(&name).and_then(|i| i.live.clone()) else {
                 continue;
             };
-            if state.rules.iter().any(|e| e.source == live.ifindex) {
+            let denies = state
+                .interfaces
+                .get(&name)
+                .is_some_and(|i| i.policy == Policy::Deny);
+            if denies || state.rules.iter().any(|e| e.source == live.ifindex) {
                 continue;
             }
             self.take_off(maps, state, &live)?;
@@ -420,10 +422,12 @@ pub(super) fn resolve(state: &mut State, links: &[Link]) {
             renamed.push((entry.rule.source.clone(), link.name.clone()));
             entry.rule.source.clone_from(&link.name);
         }
-        let target = find(entry.target, &entry.rule.target);
-        entry.target = target.map_or(0, |l| l.index);
-        if let Some(link) = target {
-            entry.rule.target.clone_from(&link.name);
+        if let Action::Forward { target: name } = &mut entry.rule.action {
+            let target = find(entry.target, name);
+            entry.target = target.map_or(0, |l| l.index);
+            if let Some(link) = target {
+                name.clone_from(&link.name);
+            }
         }
     }
     for (old, new) in renamed {
@@ -433,23 +437,73 @@ pub(super) fn resolve(state: &mut State, links: &[Link]) {
     }
 }
 
-/// The rules in force, newest first.
-fn inputs(state: &State, links: &[Link]) -> Vec<Input> {
-    let link = |index: u32| links.iter().find(|l| l.index == index);
-    state
-        .rules
-        .iter()
-        .filter_map(|e| Some(input(state, e, link(e.source)?, link(e.target)?)))
-        .collect()
+/// What the compiler is to know of an interface.
+pub(super) fn interface(state: &State, link: &Link) -> compile::Interface {
+    let known = state.interfaces.get(&link.name);
+    let mut flags = 0;
+    for (is_so, flag) in [
+        (known.is_some_and(|i| i.exclusive), EXCLUSIVE),
+        (link.is_virtual(), VIRTUAL),
+        (known.is_some_and(|i| i.policy == Policy::Deny), DENY),
+    ] {
+        if is_so {
+            flags |= flag;
+        }
+    }
+    compile::Interface {
+        ifindex: link.index,
+        max_hops: state.settings.max_hops,
+        flags,
+    }
 }
 
-fn input(state: &State, entry: &Entry, source: &Link, target: &Link) -> Input {
+/// The states in which echoes can be under all rules.
+pub(super) fn states(rules: &[Input], max_hops: u8) -> Result<States> {
+    States::new(rules, max_hops).map_err(|error| Error::Compile {
+        interface: "this network namespace".into(),
+        rules: "rules with -e and -m or -M".into(),
+        error,
+    })
+}
+
+/// Whether the data path asks a guard about a rule's frames.
+fn is_guarded(entry: &Entry) -> bool {
+    entry.rule.options.limits.is_guarded()
+}
+
+/// The rules in force, newest first.
+pub(super) fn inputs(state: &State, links: &[Link]) -> Vec<Input> {
+    let link = |index: u32| links.iter().find(|l| l.index == index);
+    let rules = state.rules.iter().filter_map(|e| {
+        let source = link(e.source)?;
+        match &e.rule.action {
+            Action::Forward { .. } => Some(forwarding(state, e, source, link(e.target)?)),
+            Action::Stay { action } => Some(Input {
+                stay: Some(*action),
+                ..input(e, 0)
+            }),
+        }
+    });
+    rules.collect()
+}
+
+/// What does not depend on the target.
+fn input(entry: &Entry, target: u32) -> Input {
     let rule = &entry.rule;
+    let predicates = rule.predicates();
     Input {
-        slot: entry.slot,
-        matching: rule.matching(),
-        source: source.index,
-        target: target.index,
+        predicates,
+        xl: rule.options.xl,
+        priority: rule.options.priority,
+        watch: rule.options.watch,
+        ..Input::empty(entry.slot, rule.kind, entry.source, target)
+    }
+}
+
+fn forwarding(state: &State, entry: &Entry, source: &Link, target: &Link) -> Input {
+    let rule = &entry.rule;
+    let limits = &rule.options.limits;
+    Input {
         echo: rule.echo,
         iif_tx_ok: rule.iif_tx_ok,
         limit: rule.limit,
@@ -460,15 +514,29 @@ fn input(state: &State, entry: &Entry, source: &Link, target: &Link) -> Input {
             .get(&target.name)
             .is_some_and(|i| i.exclusive),
         keep_stamp: rule.timestamp,
-        edit: rule
-            .changes
-            .as_ref()
-            .map(|changes| Arc::new(changes.edit(entry.slot))),
+        edit: edit(entry).map(Arc::new),
         too_long: rule
             .changes
             .as_ref()
             .is_some_and(|changes| changes.fits() == Fits::Never),
+        duplicates: limits.duplicate.is_some(),
+        ..input(entry, target.index)
     }
+}
+
+/// What a rule does to frames. A rule with a guard has one also when it changes nothing, because that leads to the guard.
+fn edit(entry: &Entry) -> Option<Edit> {
+    let changes = entry.rule.changes.as_ref();
+    let mut edit = changes.map(|changes| changes.edit(entry.slot));
+    if is_guarded(entry) {
+        let edit = edit.get_or_insert(Edit {
+            flags: IDENTITY,
+            rule: entry.slot,
+            ..Edit::NONE
+        });
+        edit.flags |= GUARDED | CHECKED;
+    }
+    edit
 }
 
 fn fingerprint(
@@ -518,7 +586,12 @@ fn free_handle(used: &mut HashSet<u32>) -> Result<u32> {
 }
 
 /// Says which rules cannot be compiled.
-fn name_rules(state: &State, link: &Link, inputs: &[Input], error: compile::Error) -> Error {
+pub(super) fn name_rules(
+    state: &State,
+    link: &Link,
+    inputs: &[Input],
+    error: compile::Error,
+) -> Error {
     const SHOWN: usize = 5;
     let named = error.rules();
     let mut rules: Vec<String> = named

@@ -3,6 +3,8 @@
 mod apply;
 mod plan;
 mod report;
+mod verdict;
+mod watched;
 
 use cangw_common::abi::MAX_RULES;
 use cangw_common::frame::FrameType;
@@ -15,10 +17,14 @@ use crate::kernel::maps;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::pins::Pins;
 use crate::modify::Changes;
+use crate::options::Policy;
 use crate::rule::{Engine, Rule};
 use crate::state::{Entry, Settings, State};
 
 pub use report::{InterfaceReport, Report, RuleReport};
+pub use verdict::{Does, RuleVerdict, Verdict};
+pub use watched::WatchedId;
+pub(crate) use watched::not_watched;
 
 /// Called with the index of an interface before its rules come into force.
 pub type Release<'a> = &'a mut dyn FnMut(u32) -> Result<()>;
@@ -131,11 +137,11 @@ impl Gateway {
         let found = state.rules.iter().position(|e| same_rule(&e.rule, rule));
         let Some(at) = found else {
             // A rule can outlive its interfaces, so their names are looked at only now.
-            let missing = [&rule.source, &rule.target]
-                .into_iter()
+            let missing = std::iter::once(rule.source.as_str())
+                .chain(rule.target())
                 .find(|name| !links.iter().any(|l| l.name == **name));
             return Err(match missing {
-                Some(name) => Error::NoInterface { name: name.clone() },
+                Some(name) => Error::NoInterface { name: name.into() },
                 None => Error::NoRule {
                     rule: rule.to_string(),
                 },
@@ -212,16 +218,11 @@ impl Gateway {
     ///
     /// # Errors
     /// When there is no such CAN interface, or it cannot be so.
-    pub fn set_interface(
-        &mut self,
-        name: &str,
-        exclusive: Option<bool>,
-        engine: Option<Engine>,
-    ) -> Result<()> {
+    pub fn set_interface(&mut self, name: &str, change: InterfaceChange) -> Result<()> {
         let links = link::list(&self.netlink)?;
         find_can(&links, name)?;
         let mut state = self.state.clone();
-        change_interface(&mut state, name, exclusive, engine);
+        change.apply(&mut state, name);
         self.commit(state, &links)
     }
 
@@ -236,7 +237,10 @@ impl Gateway {
             });
         }
         let source = find_can(links, &rule.source)?;
-        let target = find_can(links, &rule.target)?;
+        let Some(target) = rule.target() else {
+            return Ok((source.index, 0));
+        };
+        let target = find_can(links, target)?;
         if source.index == target.index && !rule.iif_tx_ok {
             return Err(Error::SameInterface {
                 name: rule.source.clone(),
@@ -245,7 +249,7 @@ impl Gateway {
         let need = rule.kind.mtu();
         if target.mtu < need {
             return Err(Error::Mtu {
-                name: rule.target.clone(),
+                name: target.name.clone(),
                 mtu: target.mtu,
                 need,
                 kind: match rule.kind {
@@ -286,7 +290,7 @@ impl Gateway {
         }
         state.dirty = false;
         self.state = state;
-        if self.state.rules.is_empty() {
+        if !self.state.needs_programs() {
             let keep = !self.state.is_default();
             if keep {
                 self.state.write(&self.pins)?;
@@ -313,19 +317,33 @@ impl Gateway {
     }
 }
 
-/// Sets what was given for an interface.
-pub fn change_interface(
-    state: &mut State,
-    name: &str,
-    exclusive: Option<bool>,
-    engine: Option<Engine>,
-) {
-    let interface = state.interfaces.entry(name.to_owned()).or_default();
-    if let Some(exclusive) = exclusive {
-        interface.exclusive = exclusive;
+/// What is to change in how an interface's frames are handled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceChange {
+    /// Whether forwarded frames are kept from its local sockets.
+    pub exclusive: Option<bool>,
+    /// The engine.
+    pub engine: Option<Engine>,
+    /// What becomes of frames that no rule names.
+    pub policy: Option<Policy>,
+}
+
+impl InterfaceChange {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
-    if let Some(engine) = engine {
-        interface.engine = engine;
+
+    /// Changes what was given.
+    pub fn apply(self, state: &mut State, name: &str) {
+        if self.is_empty() {
+            return;
+        }
+        let interface = state.interfaces.entry(name.to_owned()).or_default();
+        interface.exclusive = self.exclusive.unwrap_or(interface.exclusive);
+        interface.engine = self.engine.unwrap_or(interface.engine);
+        interface.policy = self.policy.unwrap_or(interface.policy);
     }
 }
 
@@ -379,21 +397,23 @@ fn raw_filter(rule: &Rule) -> Option<Filter> {
 fn same_rule(a: &Rule, b: &Rule) -> bool {
     (
         &a.source,
-        &a.target,
+        &a.action,
         a.kind,
         a.echo,
         a.timestamp,
         a.iif_tx_ok,
         a.limit,
         raw_filter(a),
+        &a.options,
     ) == (
         &b.source,
-        &b.target,
+        &b.action,
         b.kind,
         b.echo,
         b.timestamp,
         b.iif_tx_ok,
         b.limit,
         raw_filter(b),
+        &b.options,
     ) && Changes::same(a.changes.as_ref(), b.changes.as_ref())
 }

@@ -1,6 +1,8 @@
 //! What tc does for a list of rules, and which engine an interface gets.
 
-use crate::compile::{Compiled, Input, List, Outcome, Step};
+use cangw_common::abi::{DENY, EXCLUSIVE};
+
+use crate::compile::{Compiled, Fate, Input, List, Outcome, Step};
 use crate::kernel::bpf;
 use crate::kernel::filter::{Action, End, Plan, SHARED};
 use crate::kernel::link::Link;
@@ -88,15 +90,28 @@ fn plan(
 
 /// Why XDP cannot serve an interface; `None` when it can.
 pub(super) fn xdp_obstacle(
-    exclusive: bool,
+    flags: u32,
     echo_target: bool,
     link: &Link,
     compiled: &Compiled,
 ) -> Option<String> {
-    if !exclusive {
+    if flags & EXCLUSIVE == 0 {
         return Some(
             "XDP takes a frame away from local sockets, and the interface is not exclusive".into(),
         );
+    }
+    if flags & DENY != 0 {
+        return Some("the interface's policy is deny, which only tc can".into());
+    }
+    if compiled.xl.is_some() {
+        return Some("a rule asks for fields of CAN XL headers, which only tc can".into());
+    }
+    if compiled
+        .lists
+        .iter()
+        .any(|list| list.fate != Fate::default())
+    {
+        return Some("a rule drops or watches frames, which only tc can".into());
     }
     if !link.is_virtual() && !bpf::drivers_leave_no_prefix() {
         return Some("on this kernel, a driver's private bytes stand before its frames, and XDP would send them along; Linux 7.x keeps them elsewhere".into());
@@ -111,7 +126,13 @@ pub(super) fn xdp_obstacle(
         );
     }
     if steps().any(Step::edits) {
-        return Some("a rule modifies frames (-m, -M), which only tc can".into());
+        return Some(
+            "a rule modifies frames (-m, -M) or has a rate limit or faults, which only tc can"
+                .into(),
+        );
+    }
+    if steps().any(|step| matches!(step.outcome, Outcome::Passed)) {
+        return Some("a rule only lets frames pass, which only tc can".into());
     }
     if steps().any(|step| step.outcome != Outcome::Sent) {
         return Some("a rule leads to an interface that cannot take its frames".into());

@@ -1,6 +1,6 @@
 //! Rules and counters, for people and for programs.
 
-use cangw_common::abi::Reason;
+use cangw_common::abi::{Guard, Reason};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,6 +10,7 @@ use crate::kernel::bpf;
 use crate::kernel::filter::{self, SHARED};
 use crate::kernel::link;
 use crate::kernel::maps::Maps;
+use crate::options::{Action, Policy};
 use crate::rule::{Engine, Rule};
 
 /// A rule with its counters, in frames.
@@ -22,7 +23,7 @@ pub struct RuleReport {
     pub waiting_for: Option<String>,
     /// Frames that the target took.
     pub handled: u64,
-    /// Frames that it did not take: `dropped_refused` and `dropped_mtu` together.
+    /// Frames that were not sent or not taken: all `dropped_…` together.
     pub dropped: u64,
     /// Frames that went no further by rule: `deleted_hop_limit` and `deleted_too_long` together.
     pub deleted: u64,
@@ -36,6 +37,18 @@ pub struct RuleReport {
     pub dropped_mtu: u64,
     /// Frames that came from the target itself (no `-i`); can-gw does not count these.
     pub skipped_origin: u64,
+    /// Of `dropped`: the rule drops frames.
+    pub dropped_by_rule: u64,
+    /// Of `dropped`: over the rate limit.
+    pub dropped_over_rate: u64,
+    /// Of `dropped`: by the fault `--drop`.
+    pub dropped_by_fault: u64,
+    /// Of `handled`: second copies, by the fault `--duplicate`.
+    pub duplicated: u64,
+    /// Of `handled`: with a bit flipped, by the fault `--corrupt`.
+    pub corrupted: u64,
+    /// Frames whose identifiers share one rate limit, because no more of them can have their own.
+    pub rate_shared: u64,
 }
 
 /// An interface with its counters, in frames.
@@ -49,6 +62,8 @@ pub struct InterfaceReport {
     pub engine_asked: Engine,
     /// Whether local sockets miss what is forwarded.
     pub exclusive: bool,
+    /// What becomes of frames that no rule names.
+    pub policy: Policy,
     /// Frames that no rule looked at, by reason.
     pub reasons: BTreeMap<&'static str, u64>,
     /// Frames that targets refused and that cannot be told apart by rule, because more than 1,024 lists share filters.
@@ -105,6 +120,7 @@ impl Gateway {
                 engine: live.map(|l| l.engine),
                 engine_asked: interface.engine,
                 exclusive: interface.exclusive,
+                policy: interface.policy,
                 reasons,
                 refused_shared,
             });
@@ -123,28 +139,41 @@ impl Gateway {
                 .unwrap_or_default();
             let mut rule = entry.rule.clone();
             let mut waiting_for = None;
-            for (index, name) in [
-                (entry.target, &mut rule.target),
-                (entry.source, &mut rule.source),
-            ] {
-                match here.get(&index) {
-                    Some(now) => (*now).clone_into(name),
-                    None => waiting_for = Some(name.clone()),
-                }
+            let mut follow = |index: u32, name: &mut String| match here.get(&index) {
+                Some(now) => (*now).clone_into(name),
+                None => waiting_for = Some(name.clone()),
+            };
+            if let Action::Forward { target } = &mut rule.action {
+                follow(entry.target, target);
             }
+            follow(entry.source, &mut rule.source);
+            let guard = match &maps {
+                Some(maps) if rule.options.limits.is_guarded() => maps.guard(entry.slot)?,
+                _ => Guard::default(),
+            };
             let dropped_refused =
                 counters.refused + entry.refused + refused.get(&entry.slot).copied().unwrap_or(0);
             rules.push(RuleReport {
                 rule,
                 waiting_for,
                 handled: counters.sent.saturating_sub(dropped_refused),
-                dropped: dropped_refused + counters.mtu,
+                dropped: dropped_refused
+                    + counters.mtu
+                    + counters.by_rule
+                    + guard.over_rate
+                    + guard.drop.count,
                 deleted: counters.hop_limit + counters.too_long,
                 deleted_hop_limit: counters.hop_limit,
                 deleted_too_long: counters.too_long,
                 dropped_refused,
                 dropped_mtu: counters.mtu,
                 skipped_origin: counters.origin,
+                dropped_by_rule: counters.by_rule,
+                dropped_over_rate: guard.over_rate,
+                dropped_by_fault: guard.drop.count,
+                duplicated: guard.duplicate.count,
+                corrupted: guard.corrupt.count,
+                rate_shared: guard.shared,
             });
         }
         Ok(Report { rules, interfaces })

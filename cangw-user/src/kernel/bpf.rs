@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 12] = [
-    "TABLES", "EXACT", "HALVES", "CROSS", "EDITS", "FLIGHTS", "TICKETS", "PROGRAMS", "RULES",
-    "REASONS", "LAST", "AYA_LOGS",
+const MAPS: [&str; 16] = [
+    "TABLES", "EXACT", "HALVES", "CROSS", "EDITS", "XL", "GUARDS", "BUCKETS", "WATCHED", "FLIGHTS",
+    "TICKETS", "PROGRAMS", "RULES", "REASONS", "LAST", "AYA_LOGS",
 ];
 const TC: &str = "program_tc";
 const STEP: &str = "program_step";

@@ -1,11 +1,14 @@
 //! The maps, pinned: tables that are switched, counters, and the persistent state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use cangw_common::abi::{self, CrossChunk, Halves, InterfaceCounters, RuleCounters, Tables};
+use cangw_common::abi::{
+    self, BucketKey, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables, WatchKey,
+    Watched, XlTables,
+};
 use cangw_common::edit::Edit;
 
 use super::bpf::{failed, replace};
@@ -21,6 +24,8 @@ const NO_PREALLOC: u32 = 1;
 
 /// Pin of the persistent state.
 pub const STATE: &str = "state";
+/// How often data are read that may be written meanwhile.
+const WHOLE_TRIES: usize = 100;
 /// Bytes of the state in one map value.
 const CHUNK: usize = 128 * 1024;
 
@@ -31,6 +36,10 @@ pub struct Maps {
     halves: ArrayOfMaps<MapData, Array<MapData, Halves>>,
     cross: ArrayOfMaps<MapData, Array<MapData, CrossChunk>>,
     edits: ArrayOfMaps<MapData, Array<MapData, Edit>>,
+    xl: ArrayOfMaps<MapData, Array<MapData, XlTables>>,
+    guards: HashMap<MapData, u32, Guard>,
+    buckets: HashMap<MapData, BucketKey, u64>,
+    watched: HashMap<MapData, WatchKey, Watched>,
     rules: PerCpuArray<MapData, RuleCounters>,
     rules_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
@@ -44,6 +53,7 @@ fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
         mtu: sum.mtu + value.mtu,
         origin: sum.origin + value.origin,
         too_long: sum.too_long + value.too_long,
+        by_rule: sum.by_rule + value.by_rule,
     }
 }
 
@@ -95,6 +105,7 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             size_of::<Edit>(),
             INNER_MAP,
         ),
+        ("XL", aux, ARRAY, size_of::<u32>(), size_of::<XlTables>(), 0),
     ] {
         let inner = aya_obj::Map::new_from_params(kind as u32, key as u32, value as u32, 1, flags);
         let inner = MapData::create(inner, "inner", None).map_err(failed("create an inner map"))?;
@@ -139,6 +150,10 @@ impl Maps {
             halves: open(pins, "HALVES")?,
             cross: open(pins, "CROSS")?,
             edits: open(pins, "EDITS")?,
+            xl: open(pins, "XL")?,
+            guards: open(pins, "GUARDS")?,
+            buckets: open(pins, "BUCKETS")?,
+            watched: open(pins, "WATCHED")?,
             rules: open(pins, "RULES")?,
             rules_fd: MapData::from_pin(pins.path("RULES"))
                 .map_err(failed("open the map RULES"))?,
@@ -164,10 +179,18 @@ impl Maps {
             self.halves
                 .set(aux, &halves, 0)
                 .map_err(failed("install the classes"))?;
+        }
+        if !compiled.cross.is_empty() {
             let cross = array(compiled.cross.iter(), INNER_MAP)?;
             self.cross
                 .set(aux, &cross, 0)
                 .map_err(failed("install the cross table"))?;
+        }
+        if let Some(xl) = &compiled.xl {
+            let xl = array(std::iter::once(&**xl), 0)?;
+            self.xl
+                .set(aux, &xl, 0)
+                .map_err(failed("install the classes of CAN XL headers"))?;
         }
         if !compiled.edits.is_empty() {
             let edits = array(compiled.edits.iter().map(|edit| &**edit), INNER_MAP)?;
@@ -209,6 +232,85 @@ impl Maps {
             .map_err(failed("reset a rule's counters"))
     }
 
+    /// Adds the guard of a rule; one that is there keeps its state.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn add_guard(&mut self, slot: u32, guard: Guard) -> Result<()> {
+        if self.guards.get(&slot, 0).is_ok() {
+            return Ok(());
+        }
+        self.guards
+            .insert(slot, guard, 0)
+            .map_err(failed("install a rate limit"))
+    }
+
+    /// The guard of a rule, with its counters.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn guard(&self, slot: u32) -> Result<Guard> {
+        self.guards
+            .get(&slot, 0)
+            .map_err(failed("read a rate limit's counters"))
+    }
+
+    /// Forgets the guards of all other rules.
+    ///
+    /// # Errors
+    /// When a map cannot be changed.
+    pub fn retain_guards(&mut self, slots: &HashSet<u32>) -> Result<()> {
+        let keys = keys(&self.guards, |slot| !slots.contains(slot))?;
+        for slot in &keys {
+            self.guards
+                .remove(slot)
+                .map_err(failed("remove a rate limit"))?;
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        for key in self::keys(&self.buckets, |key| !slots.contains(&key.rule))? {
+            self.buckets
+                .remove(&key)
+                .map_err(failed("remove an identifier's rate limit"))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was recorded on all other interfaces.
+    ///
+    /// # Errors
+    /// When the map cannot be changed.
+    pub fn retain_watched(&mut self, interfaces: &HashSet<u32>) -> Result<()> {
+        for key in keys(&self.watched, |key| !interfaces.contains(&key.ifindex))? {
+            self.watched
+                .remove(&key)
+                .map_err(failed("remove a watched identifier"))?;
+        }
+        Ok(())
+    }
+
+    /// What was recorded on an interface, by identifier.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn watched(&self, ifindex: u32) -> Result<Vec<(WatchKey, Watched)>> {
+        let mut found = Vec::new();
+        for key in keys(&self.watched, |key| key.ifindex == ifindex)? {
+            // Whole data are there sooner or later, whoever writes meanwhile.
+            for _ in 0..WHOLE_TRIES {
+                let Ok(watched) = self.watched.get(&key, 0) else {
+                    break;
+                };
+                if watched.newest == watched.begun {
+                    found.push((key, watched));
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// Counters of the interface in a slot, summed over the CPUs.
     ///
     /// # Errors
@@ -236,6 +338,17 @@ impl Maps {
             .set(slot, zeroes()?, 0)
             .map_err(failed("reset an interface's counters"))
     }
+}
+
+/// The keys of a map that `wanted` says yes to.
+fn keys<K: aya::Pod, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+    wanted: impl Fn(&K) -> bool,
+) -> Result<Vec<K>> {
+    map.keys()
+        .filter(|key| key.as_ref().map_or(true, &wanted))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(failed("read the keys of a map"))
 }
 
 fn zeroes<T: aya::Pod + Default>() -> Result<PerCpuValues<T>> {

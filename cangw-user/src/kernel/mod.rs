@@ -2,6 +2,7 @@
 
 pub mod attr;
 pub mod bpf;
+pub mod clock;
 pub mod filter;
 pub mod gw;
 pub mod link;
@@ -9,3 +10,4 @@ pub mod maps;
 pub mod netlink;
 pub mod pins;
 mod syscall;
+pub mod terminal;

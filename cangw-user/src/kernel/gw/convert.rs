@@ -67,15 +67,13 @@ impl Job {
                 .ok_or(Refusal::Interface(index))
         };
         Ok(Rule {
-            source: name(self.source)?,
-            target: name(self.target)?,
-            kind: self.frames(),
             echo: self.flags & ECHO != 0,
             timestamp: self.flags & TIMESTAMP != 0,
             iif_tx_ok: self.flags & IIF_TX_OK != 0,
             limit: self.limit,
             filter: Some(self.filter).filter(|f| !f.is_empty()),
             changes: self.changes()?,
+            ..Rule::new(name(self.source)?, name(self.target)?, self.frames())
         })
     }
 

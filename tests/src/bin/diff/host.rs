@@ -49,8 +49,7 @@ fn filters(rng: &mut Rng) -> Result<(), String> {
     let Ok(ours) = ours(&rule) else {
         return Ok(());
     };
-    let kind = ours.kind;
-    if ours.matching().matches(kind, id) == model {
+    if ours.predicates().iter().any(|p| p.matches(id)) == model {
         return Ok(());
     }
     Err(format!(
@@ -260,7 +259,7 @@ impl Host {
         } else {
             FrameType::Classic
         };
-        let list = match classify(&compiled.tables, compiled, kind, id) {
+        let list = match classify(&compiled.tables, compiled, kind, id, || None) {
             Ok(NO_RULE) | Err(_) => return,
             Ok(list) => list + state,
         };
@@ -277,6 +276,9 @@ impl Host {
                 Outcome::HopLimit | Outcome::TooLong => *deleted += u64::from(step.times),
                 Outcome::Origin => {}
                 Outcome::Misfit => unreachable!("every interface here carries FD frames"),
+                Outcome::Dropped | Outcome::Passed | Outcome::Watched => {
+                    unreachable!("can-gw has no such rules")
+                }
                 Outcome::Sent => {
                     let mut bytes = original;
                     let number = usize::from(step.form & form::EDIT);
@@ -306,12 +308,8 @@ fn index(name: &str) -> u32 {
 
 fn input(slot: u32, rule: &cangw_tests::diff::rule::Rule) -> Input {
     let ours = ours(rule).expect("the model took it");
-    let mut input = Input::new(
-        slot,
-        ours.matching(),
-        index(rule.source),
-        index(rule.target),
-    );
+    let mut input = Input::empty(slot, ours.kind, index(rule.source), index(rule.target));
+    input.predicates = ours.predicates();
     input.echo = rule.echo;
     input.iif_tx_ok = rule.iif_tx_ok;
     input.limit = rule.limit;

@@ -114,14 +114,12 @@ fn rule_of_ours(rule: &Rule) -> Result<cangw::rule::Rule, ParseError> {
     };
     let filter = kept.filter_text().map(|text| parse_filter(&text));
     Ok(cangw::rule::Rule {
-        source: rule.source.to_owned(),
-        target: rule.target.to_owned(),
-        kind,
         echo: rule.echo,
         timestamp: rule.timestamp,
         iif_tx_ok: rule.iif_tx_ok,
         limit: rule.limit,
         filter: filter.transpose()?,
         changes,
+        ..cangw::rule::Rule::new(rule.source, rule.target, kind)
     })
 }

@@ -1,6 +1,7 @@
 //! What is fuzzed, and what each target promises.
 
 mod bytes;
+mod dbc;
 mod text;
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -23,6 +24,7 @@ pub fn all() -> Vec<Target> {
     text::targets()
         .into_iter()
         .chain(bytes::targets())
+        .chain(dbc::targets())
         .collect()
 }
 

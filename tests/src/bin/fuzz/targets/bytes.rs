@@ -6,8 +6,8 @@ use cangw::compile::{self, Compiled, Input, Interface, States};
 use cangw::kernel::gw::socket::messages;
 use cangw::kernel::gw::{Job, Names};
 use cangw::kernel::link::Link;
-use cangw_common::abi::{CROSS_CHUNK, Space, Tables};
-use cangw_common::classify::{IdClass, ListId, Lookup, classify, id_class};
+use cangw_common::abi::{CROSS_CHUNK, Cross, Space, Tables, XL_HALF, XL_PRIORITIES, XlTables};
+use cangw_common::classify::{IdClass, ListId, Lookup, XlFields, classify, id_class};
 use cangw_common::edit::{DLC, Edit, FrameBytes, Span};
 use cangw_common::frame::{FrameType, Head, MAX_PREFIX, SFF_MASK, field, layout, layout_by_length};
 use cangw_common::rule::{Filter, Match};
@@ -232,16 +232,19 @@ fn scan(rules: &[Input], kind: FrameType, id: u32) -> Vec<u32> {
     } else {
         id
     };
-    let hits = rules.iter().filter(|rule| rule.matching.matches(kind, id));
+    let hits = rules.iter().filter(|rule| rule.matches(kind, id, None));
     hits.map(|rule| rule.slot).collect()
 }
 
 /// Tables that userspace never wrote.
-struct Foreign(RefCell<Vec<u8>>);
+struct Foreign {
+    numbers: RefCell<Vec<u8>>,
+    xl: XlTables,
+}
 
 impl Foreign {
     fn number(&self) -> u16 {
-        let mut bytes = self.0.borrow_mut();
+        let mut bytes = self.numbers.borrow_mut();
         let low = bytes.pop().unwrap_or_default();
         let high = bytes.pop().unwrap_or_default();
         u16::from_le_bytes([low, high])
@@ -261,6 +264,10 @@ impl Lookup for Foreign {
         assert!(within < CROSS_CHUNK);
         Some(self.number()).filter(|n| n % 8 != 1)
     }
+
+    fn xl(&self, _: u32) -> Option<&XlTables> {
+        Some(&self.xl).filter(|_| self.number() % 8 != 1)
+    }
 }
 
 /// Whatever stands in the tables, a frame gets an answer, and no table is read outside its bounds.
@@ -279,8 +286,30 @@ fn tables(input: &[u8]) -> u64 {
                 cross: source.u32(),
             };
         }
-        let foreign = Foreign(RefCell::new(source.0.to_vec()));
-        let answer = classify(tables, &foreign, kind, id);
+        let number = |source: &mut Source<'_>| source.u16();
+        let cross = |source: &mut Source<'_>| Cross {
+            first: source.u32(),
+            columns: source.u32(),
+        };
+        let fields = XlFields {
+            sdt: source.u8(),
+            af: source.u32(),
+        };
+        let foreign = Foreign {
+            xl: XlTables {
+                kinds: cross(&mut source),
+                acceptance: cross(&mut source),
+                content: cross(&mut source),
+                list: cross(&mut source),
+                priority: [number(&mut source); XL_PRIORITIES],
+                vcid: [number(&mut source); 256],
+                sdt: [number(&mut source); 256],
+                high: [number(&mut source); XL_HALF],
+                low: [number(&mut source); XL_HALF],
+            },
+            numbers: RefCell::new(source.0.to_vec()),
+        };
+        let answer = classify(tables, &foreign, kind, id, || Some(fields));
         outcome((
             kind,
             id_class(kind, id) as u8,

@@ -4,6 +4,7 @@ use std::fmt::{Debug, Display};
 
 use cangw::cli::understand;
 use cangw::file::Document;
+use cangw::frame_text::Frame;
 use cangw::modify::{Crc8Checksum, Modification, Profile, XorChecksum, parse_uid};
 use cangw::rule::{Rule, filter_text, is_interface_name, parse_filter, parse_limit};
 use cangw_common::frame::FrameType;
@@ -15,7 +16,10 @@ const SCRIPT: &str = "#!/bin/sh\nset -e\ncangw settings max-hops 3\ncangw settin
     cangw -A -s can0 -d 'a;b$c' # 1 handled 0 dropped 0 deleted\n\
     cangw -A -s can0 -d vcan1 -e -t -i -l 2 -f 80000123~9FFFFFFF\n\
     cangw -A -s can0 -d vcan1 -m AND:IL:7FF.7.1122334455667788 -m SET:D:000.0.0000000000000000 -u CAFE -x -1:0:7:5A\n\
-    cangw -A -s a -d b --xl -f 123:7FF\n";
+    cangw -A -s a -d b --xl -f 123:7FF\n\
+    cangw interface set can0 policy deny\n\
+    cangw rule add -s a -d b --id 123,200-2FF --pgn FEF1 --sa 05 --rate 100/s --burst 5 --per-id --drop 1% --seed 7 --priority -3\n\
+    cangw rule add -s a --drop --id 18FEF100-18FEF1FF --watch\ncangw rule add -s a -d b --xl --vcid 45 --af 12:FF\n";
 const TOML: &str = "version = 1\n\n[settings]\nmax_hops = 3\nlog = true\n\n[[interface]]\nname = \"can0\"\n\
     exclusive = true\nengine = \"tc\"\n\n[[rule]]\nsource = \"can0\"\ntarget = 'a\"b'\nkind = \"fd\"\necho = true\n\
     timestamp = true\niif_tx_ok = true\nlimit = 2\nfilter = \"80000123~9FFFFFFF\"\n\n[[rule]]\nsource = \"can0\"\n\
@@ -110,6 +114,25 @@ pub(super) fn targets() -> Vec<Target> {
                 ])
             },
             words: &["0x", ":", "~", "FFFFFFFF", "20000000"],
+        },
+        Target {
+            name: "frame-text",
+            run: |input| again(input, str::parse::<Frame>, Frame::to_string),
+            seeds: || {
+                seeds(&[
+                    "123#DEADBEEF",
+                    "12345678#11.22.33",
+                    "20000004#0011000000000000",
+                    "123#R5",
+                    "123#R8_B",
+                    "123#1122334455667788_F",
+                    "123##3112233",
+                    "45123#81:00:12345678#11223344.556677",
+                ])
+            },
+            words: &[
+                "#", "##", "R", "_", ".", ":", "123", "12345678", "81:00:", "11223344",
+            ],
         },
         Target {
             name: "numbers",
@@ -251,9 +274,11 @@ fn options(input: &[u8]) -> u64 {
     };
     let printed = format!("cangw -A {rule}");
     if !rule.source.contains(char::is_whitespace)
-        && !rule.target.contains(char::is_whitespace)
+        && !rule
+            .target()
+            .is_some_and(|name| name.contains(char::is_whitespace))
         && !rule.source.is_empty()
-        && !rule.target.is_empty()
+        && rule.target() != Some("")
     {
         let same = line(&mut printed.split_whitespace());
         assert_eq!(same.as_ref(), Some(&rule), "{printed:?}");
@@ -318,9 +343,9 @@ fn file(input: &[u8]) -> u64 {
 fn document(document: &Document) {
     let rules = document.rules.iter();
     let mut names = rules
-        .flat_map(|rule| [&rule.source, &rule.target])
-        .chain(document.interfaces.iter().map(|i| &i.name));
-    let possible = names.all(|name| is_interface_name(name));
+        .flat_map(|rule| std::iter::once(rule.source.as_str()).chain(rule.target()))
+        .chain(document.interfaces.iter().map(|i| i.name.as_str()));
+    let possible = names.all(is_interface_name);
     for text in [document.to_script(), document.to_toml()] {
         match Document::parse("again", &text) {
             Ok(same) => assert_eq!(same, *document, "{text}"),
