@@ -236,14 +236,13 @@ impl Skb {
         unsafe { bpf_skb_load_bytes(self.0.cast(), offset, buf.as_mut_ptr().cast(), N as u32) == 0 }
     }
 
-    /// Copies `len` bytes, 1 to `N`, at `offset` out of the buffer; the first `N` when there are more.
+    /// Copies `len` bytes, at least 1, at `offset` out of the buffer; the first `N`, a power of two, when there are more.
     #[inline(always)]
     pub fn load_up_to<const N: usize>(self, offset: u32, len: u32, buf: &mut [u8; N]) -> bool {
-        let len = opaque(u64::from(len)) as u32;
-        if len == 0 {
-            return false;
-        }
+        const { assert!(N.is_power_of_two()) };
         let len = if len > N as u32 { N as u32 } else { len };
+        // In this form also Linux 6.1 sees that it is 1 to N.
+        let len = (opaque(u64::from(len.wrapping_sub(1))) as u32 & (N as u32 - 1)) + 1;
         // SAFETY: the destination has N bytes, and `len` is at most that; the helper checks the source.
         unsafe { bpf_skb_load_bytes(self.0.cast(), offset, buf.as_mut_ptr().cast(), len) == 0 }
     }

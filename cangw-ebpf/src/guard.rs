@@ -57,9 +57,10 @@ fn answer(rule: u32, id: u32) -> u64 {
         // There is a guard for every rule that userspace marked.
         return 0;
     };
-    // SAFETY (here and below): `guard` points to a value of a map, which is valid until the program ends, and is changed by atomic
+    // SAFETY: here and below, `guard` points to a value of a map, which is valid until the program ends, and is changed by atomic
     // instructions only.
-    if unsafe { (*guard).interval } != 0 && !is_within_rate(guard, rule, id) {
+    let interval = unsafe { (*guard).interval };
+    if interval != 0 && !is_within_rate(guard, rule, id) {
         // SAFETY: as above.
         maps::count(unsafe { &raw mut (*guard).over_rate }, 1);
         return 0;

@@ -198,30 +198,36 @@ pub fn guard(rule: u32) -> Option<*mut Guard> {
 /// The state of the rate limit of an identifier; `None` when there is no room for another.
 #[inline(always)]
 pub fn bucket(key: BucketKey) -> Option<*mut u64> {
-    if BUCKETS.get_ptr_mut(&key).is_none() {
+    if BUCKETS.get_ptr_mut(key).is_none() {
         // Another CPU may be faster.
-        let _ = BUCKETS.insert(&key, &0, BPF_NOEXIST);
+        let _ = BUCKETS.insert(key, 0, BPF_NOEXIST);
     }
-    BUCKETS.get_ptr_mut(&key)
+    BUCKETS.get_ptr_mut(key)
 }
 
-/// What is known of a watched identifier, which begins `now`; `None` when there is no room for another.
+/// What is known of an identifier before its first frame. It is no variable because the stack is short.
+static UNSEEN: Watched = Watched {
+    newest: 0,
+    count: 0,
+    first: 0,
+    last: 0,
+    shortest: u64::MAX,
+    longest: 0,
+    head: [0; 8],
+    data: [0; abi::WATCHED_DATA],
+    begun: 0,
+};
+
+/// What is known of a watched identifier; `None` when there is no room for another.
 #[inline(always)]
-pub fn watched(key: &WatchKey, now: u64) -> Option<*mut Watched> {
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value it would be copied to the stack"
+)]
+pub fn watched(key: &WatchKey) -> Option<*mut Watched> {
     if WATCHED.get_ptr_mut(key).is_none() {
-        let begins = Watched {
-            newest: 0,
-            count: 0,
-            first: now,
-            last: now,
-            shortest: u64::MAX,
-            longest: 0,
-            head: [0; 8],
-            data: [0; abi::WATCHED_DATA],
-            begun: 0,
-        };
         // Another CPU may be faster.
-        let _ = WATCHED.insert(key, &begins, BPF_NOEXIST);
+        let _ = WATCHED.insert(key, &UNSEEN, BPF_NOEXIST);
     }
     WATCHED.get_ptr_mut(key)
 }

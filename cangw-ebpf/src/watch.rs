@@ -26,17 +26,21 @@ pub fn record(skb: *mut __sk_buff, slot: u32, kind: u32, prefix: u32) {
         kind,
     };
     let now = access::now();
-    let Some(watched) = maps::watched(&key, now) else {
+    let Some(watched) = maps::watched(&key) else {
         maps::count_reason(slot, Reason::Unwatched);
         return;
     };
-    // SAFETY (here and below): `watched` points to a value of a map, which is valid until the program ends. Words that are counted
+    // SAFETY: here and below, `watched` points to a value of a map, which is valid until the program ends. Words that are counted
     // or compared are changed by atomic instructions; the data are guarded by their two numbers.
-    let count = access::add(unsafe { &raw mut (*watched).count }, 1) + 1;
+    let count = unsafe { &raw mut (*watched).count };
+    let count = access::add(count, 1) + 1;
     // SAFETY: as above.
     let before = access::exchange(unsafe { &raw mut (*watched).last }, now);
     if count > 1 {
         intervals(watched, now.saturating_sub(before));
+    } else {
+        // SAFETY: as above.
+        access::store(unsafe { &raw mut (*watched).first }, now);
     }
     // SAFETY: as above.
     unsafe {

@@ -166,7 +166,7 @@ fn damage_is_the_copys_own() {
         "after the modification and its checksum: {:?}",
         seen["x1p"]
     );
-    assert_eq!(seen["x2p"], [sent.clone()]);
+    assert_eq!(seen["x2p"], std::slice::from_ref(&sent));
     assert_eq!(seen["x3p"], [Frame::classic(0x100, &[1, 2, 3, 4])]);
     assert_eq!(seen["x0"], [sent]);
     // A frame without data has nothing to damage.

@@ -28,7 +28,7 @@ fn what_is_said_happens() {
     }
     let mut rng = fastrand::Rng::with_seed(11);
     let mut forwarded = 0;
-    for _ in 0..150 {
+    for _ in 0..60 {
         let data: Vec<u8> = (0..rng.usize(..=8)).map(|_| rng.u8(..)).collect();
         let frame = match rng.u8(..10) {
             0 => Frame::classic(EFF | 0x18FE_F100, &data),
@@ -62,7 +62,7 @@ fn what_is_said_happens() {
         let delivered = seen.get("x0").is_some_and(|frames| !frames.is_empty());
         assert_eq!(said["delivered"], delivered, "{frame}: {said}");
     }
-    assert!(forwarded > 50, "{forwarded}");
+    assert!(forwarded > 20, "{forwarded}");
     let text = Cangw::Ours.must(&lab.namespace, "rule test -s x0 --frame 1D0#DEADBEEF");
     assert_eq!(
         text,

@@ -161,7 +161,7 @@ fn xl_frames_have_limits_faults_and_watches() {
     }
     let [a, b] = &frames;
     assert_eq!(seen["v0"], [a, a, b, b].map(Frame::clone));
-    assert_eq!(seen["v1"], [a.clone()]);
+    assert_eq!(seen["v1"], std::slice::from_ref(a));
     assert_eq!(seen["x0"], frames);
     let watched = cangw_tests::tool::json(&lab.namespace, "watch x0 --json");
     assert_eq!(watched[0]["count"], 2);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::kernel::{self, Line};
-use crate::workspace::{self, forward, step};
+use crate::kernel::{self, Kernel, Line};
+use crate::workspace::{self, Labelled, forward, step};
 use crate::{initramfs, setup, tool};
 
 /// The exit status of a run that was ended for taking too long, as with timeout(1).
@@ -63,22 +63,31 @@ pub struct Outcome {
 /// Boots a kernel, runs the command on it as root in the workspace's folder, and shows its output as it comes.
 pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcome> {
     setup::guest()?;
-    let kernel = kernel::ensure(line)?;
-    let folder = Folder::new(line)?;
+    boot(&kernel::ensure(line)?, machine, "", command)
+}
+
+/// The same with a kernel that is there already. Each line of output begins with the label.
+pub fn boot(
+    kernel: &Kernel,
+    machine: &Machine,
+    label: &str,
+    command: &[OsString],
+) -> Result<Outcome> {
+    let folder = Folder::new(kernel.line)?;
     let shares = shares();
     let init = script::init(&shares, &folder.path.join("start.sh"));
     fs::write(
         folder.path.join("initramfs"),
-        initramfs::make(&kernel, &init)?,
+        initramfs::make(kernel, &init)?,
     )?;
     fs::write(
         folder.path.join("start.sh"),
-        script::start(&folder.path, &kernel, machine, command),
+        script::start(&folder.path, kernel, machine, command),
     )?;
     let modprobe = folder.path.join("modprobe");
     fs::write(
         &modprobe,
-        script::modprobe(&tool::path("modprobe")?, &kernel),
+        script::modprobe(&tool::path("modprobe")?, kernel),
     )?;
     fs::set_permissions(&modprobe, fs::Permissions::from_mode(0o755))?;
 
@@ -99,8 +108,8 @@ pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcom
     drop(qemu);
 
     let (ended, stdout) = thread::scope(|scope| {
-        let stdout = scope.spawn(|| forward(stdout, io::stdout()));
-        let stderr = scope.spawn(|| forward(stderr, io::stderr()));
+        let stdout = scope.spawn(|| forward(stdout, Labelled::new(label, io::stdout())));
+        let stderr = scope.spawn(|| forward(stderr, Labelled::new(label, io::stderr())));
         let ended = wait(&mut child, Duration::from_secs(machine.timeout));
         let outputs = [stdout, stderr].map(|thread| thread.join().unwrap_or_default());
         (ended, outputs.into_iter().next().unwrap_or_default())

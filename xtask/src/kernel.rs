@@ -33,6 +33,8 @@ struct Packages {
 
 /// An unpacked kernel.
 pub struct Kernel {
+    /// To which line it belongs.
+    pub line: Line,
     /// As `uname -r` has it.
     pub release: String,
     /// Has `vmlinuz` and `lib/modules/<release>`.
@@ -91,10 +93,11 @@ pub fn fetch(line: Line) -> Result<Kernel> {
 fn cached(line: Line) -> Option<Kernel> {
     let release = fs::read_to_string(line.folder().join("current")).ok()?;
     let folder = line.folder().join(&release);
-    folder
-        .join("vmlinuz")
-        .is_file()
-        .then_some(Kernel { release, folder })
+    folder.join("vmlinuz").is_file().then_some(Kernel {
+        line,
+        release,
+        folder,
+    })
 }
 
 /// `already` is asked again under the lock: another xtask may have fetched the kernel meanwhile.
@@ -137,7 +140,7 @@ fn download(line: Line) -> Result<Kernel> {
         )?;
     }
     fs::write(tree.join("packages"), list)?;
-    let kernel = arrange(&tree, &home)?;
+    let kernel = arrange(line, &tree, &home)?;
     remove(&home.join("apt"))?;
     Ok(kernel)
 }
@@ -178,7 +181,7 @@ fn newest(apt: &apt::Scratch, line: Line) -> Result<Vec<String>> {
 }
 
 /// Brings the packages' two layouts (/boot and /lib, or all in /usr/lib) to one, and makes the modules loadable.
-fn arrange(tree: &Path, home: &Path) -> Result<Kernel> {
+fn arrange(line: Line, tree: &Path, home: &Path) -> Result<Kernel> {
     if !tree.join("lib").exists() {
         fs::rename(tree.join("usr/lib"), tree.join("lib"))?;
     }
@@ -237,7 +240,11 @@ fn arrange(tree: &Path, home: &Path) -> Result<Kernel> {
     // Written last and at once: a folder that it names is complete. Older ones stay, guests may be running from them.
     fs::write(home.join("current.new"), &release)?;
     fs::rename(home.join("current.new"), home.join("current"))?;
-    Ok(Kernel { release, folder })
+    Ok(Kernel {
+        line,
+        release,
+        folder,
+    })
 }
 
 fn find_compressed(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {

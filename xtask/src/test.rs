@@ -12,10 +12,12 @@ use serde_json::Value;
 
 use self::report::{Count, Report};
 use crate::guest::{self, Machine};
-use crate::kernel::Line;
+use crate::kernel::{self, Kernel, Line};
 use crate::workspace::{capture, cargo, execute, forward, target};
-use crate::{build, diff, fuzz, lint};
+use crate::{build, diff, fuzz, lint, setup};
 
+/// Guests that run at the same time.
+const GUESTS: usize = 2;
 /// Seconds for all targets of the fuzzer together.
 const FUZZ_SECONDS: u32 = 65;
 
@@ -95,16 +97,24 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
             programs = end_to_end_programs()?;
             Ok(Count::default())
         })?;
-        let all = Line::ALL.to_vec();
-        for line in if options.kernel.is_empty() {
-            &all
-        } else {
-            &options.kernel
-        } {
-            let _ = report.step(format!("kernel {}", line.name()), || {
-                end_to_end(*line, &programs, options)
-            });
-        }
+        let mut kernels = Vec::new();
+        report.step("kernels", || {
+            setup::guest()?;
+            let all = Line::ALL.to_vec();
+            let lines = if options.kernel.is_empty() {
+                &all
+            } else {
+                &options.kernel
+            };
+            for &line in lines {
+                kernels.push((format!("kernel {}", line.name()), kernel::ensure(line)?));
+            }
+            Ok(Count::default())
+        })?;
+        // The tests of a guest stay on one processor, mostly.
+        report.at_once(&kernels, GUESTS, |kernel| {
+            end_to_end(kernel, &programs, options)
+        });
     }
     Ok(())
 }
@@ -167,7 +177,7 @@ fn end_to_end_programs() -> Result<Vec<PathBuf>> {
 
 /// Runs all executables in one guest, and the differential test. One after the other, and so are their tests: they share the
 /// guest's CAN controllers, and the modules of its kernel.
-fn end_to_end(line: Line, programs: &[PathBuf], options: &Options) -> Result<Count> {
+fn end_to_end(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<Count> {
     // What it says about the differential test is in the words of Rust's test harness.
     const RUN_ALL: &str = r#"filter=$1; diff=$2; name=$3; cases=$4; shift 4
 status=0
@@ -204,7 +214,8 @@ exit $status"#;
         timeout: options.timeout,
         ..Machine::default()
     };
-    let outcome = guest::run(line, &machine, &command)?;
+    let label = format!("{:<5}", kernel.line.name());
+    let outcome = guest::boot(kernel, &machine, &label, &command)?;
     let count = Count::of(&outcome.stdout);
     Ok(count.or_failed(outcome.status == 0, true))
 }

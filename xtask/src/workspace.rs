@@ -1,6 +1,6 @@
 //! Where things are, and how commands are run and announced.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,6 +80,53 @@ pub fn forward(mut from: impl Read, mut to: impl Write) -> Vec<u8> {
         all.extend(&buffer[..length]);
     }
     all
+}
+
+/// Writes whole lines, each beginning with a label; without one, everything as it comes.
+pub struct Labelled<'a, W: Write> {
+    label: &'a str,
+    to: W,
+    line: Vec<u8>,
+}
+
+impl<'a, W: Write> Labelled<'a, W> {
+    pub fn new(label: &'a str, to: W) -> Self {
+        Self {
+            label,
+            to,
+            line: Vec::new(),
+        }
+    }
+}
+
+impl<W: Write> Write for Labelled<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.label.is_empty() {
+            return self.to.write(bytes);
+        }
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.line.is_empty() {
+                self.line.extend(self.label.as_bytes());
+            }
+            self.line.extend(part);
+            if part.ends_with(b"\n") {
+                self.to.write_all(&self.line)?;
+                self.line.clear();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Drop for Labelled<'_, W> {
+    fn drop(&mut self) {
+        // Whoever wrote did not end its last line.
+        let _ = self.to.write_all(&self.line);
+    }
 }
 
 /// Whether this process runs as root.

@@ -132,8 +132,9 @@ fn by_name(
     // Classic frames have only the first 8 operands.
     let used = if kind == FrameType::Classic { 8 } else { 64 };
     let keep = std::array::from_fn(|i| if i < used { !set.mask[i] } else { 0 });
-    Ok(vec![
-        write(Operation::And, keep),
-        write(Operation::Or, set.bits),
-    ])
+    let mut modifications = vec![write(Operation::And, keep)];
+    if set.bits != [0; 64] {
+        modifications.push(write(Operation::Or, set.bits));
+    }
+    Ok(modifications)
 }

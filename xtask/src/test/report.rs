@@ -1,5 +1,8 @@
 //! What the steps of a test run came to.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -103,6 +106,34 @@ impl Report {
         });
         self.steps.push((name, start.elapsed(), count));
         outcome
+    }
+
+    /// Runs a step for each of the items, `most` of them at the same time.
+    pub fn at_once<T: Sync>(
+        &mut self,
+        items: &[(String, T)],
+        most: usize,
+        work: impl Fn(&T) -> Result<Count> + Sync,
+    ) {
+        let next = AtomicUsize::new(0);
+        let done = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..most.min(items.len()) {
+                scope.spawn(|| {
+                    while let Some((name, item)) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let mut own = Self::default();
+                        // Why it stopped was said, and is in the report.
+                        let _ = own.step(name.clone(), || work(item));
+                        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                        done.append(&mut own.steps);
+                    }
+                });
+            }
+        });
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let place = |name: &String| items.iter().position(|(known, _)| known == name);
+        done.sort_by_key(|(name, ..)| place(name));
+        self.steps.append(&mut done);
     }
 
     /// Prints the table and the line that sums it up; returns the exit status.
