@@ -237,14 +237,14 @@ pub struct Flight {
     pub id: u32,
     /// 1 when the copy that the last guarded rule sent is to be sent once more.
     pub again: u32,
+    /// A random number, not 0, when a bit of the next copy is to be flipped.
+    pub damage: u32,
     /// The byte of the buffer that was corrupted for the last copy, 0 for none, as no data begin there.
     pub damaged: u32,
     /// What it was.
     pub undamaged: u32,
     /// The forms of the runs to come.
     pub queue: [u16; QUEUE],
-    /// 0.
-    pub reserved: u32,
 }
 
 /// [`Flight::local`]: they do.
@@ -512,6 +512,7 @@ impl Flight {
         self.local = LOCAL;
         self.sent = 0;
         self.again = 0;
+        self.damage = 0;
         self.damaged = 0;
     }
 
@@ -559,7 +560,7 @@ const _: () = {
     assert!(MAX_RULES <= 1 << 16);
     assert!(size_of::<RuleCounters>() == 56);
     assert!(size_of::<InterfaceCounters>() == 56);
-    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 15 + 2 * QUEUE + 4);
+    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 16 + 2 * QUEUE);
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
     assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);

@@ -3,7 +3,7 @@
 //! Everything here is arithmetic on one word of state, so that the programs can carry it out with a compare-and-exchange, whichever CPU
 //! a frame comes to, and tests can follow it on the host.
 
-/// All frames, as a [share](share).
+/// The share of all frames.
 pub const ALL: u64 = 1 << 32;
 
 /// One step of the generic cell rate algorithm (ITU-T I.371), which is a token bucket with one word of state: the time at which the bucket

@@ -10,7 +10,7 @@ use crate::access::Skb;
 use crate::flight::out_of_memory;
 use crate::list::{Send, Walk, cell};
 use crate::maps::{self, Next};
-use crate::tc::{Found, beside, find, local, rest};
+use crate::tc::{Found, find, local, rest};
 
 /// The most bytes of prefix that a driver's frame is known to have (6.1).
 const MAX_TRIM: u32 = 16;
@@ -29,8 +29,6 @@ pub fn receive(ctx: &TcContext) -> i32 {
     };
     let skb = Skb(ctx.skb.skb);
     let first = cell(tables, list);
-    beside(skb, slot, first, layout.kind as u32, layout.prefix);
-    let local = local(first, tables.head.flags & EXCLUSIVE != 0);
     let forms = first.flags & LIST_FORMS != 0;
     let stamp = skb.stamp();
     let Some((ticket, flight)) = maps::board() else {
@@ -71,6 +69,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
         return out_of_memory(slot);
     }
     let handle = u32::from(first.handle);
+    let local = local(first, tables.head.flags & EXCLUSIVE != 0);
     if first.flags & LIST_ECHO == 0 {
         return if handle != 0 && local != LOCAL {
             TC_ACT_SHOT

@@ -1,6 +1,6 @@
 //! A frame whose copies differ: tc sends a run of copies that look the same, the next program gives the frame another form.
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use cangw_common::abi::{self, Flight, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, form};
 use cangw_common::edit::{CHECKED, DUPLICATE, Edit, GUARDED, IDENTITY};
 use cangw_common::frame::{FrameType, RTR_FLAG, XL_HEAD, field};
@@ -11,13 +11,18 @@ use crate::guard;
 use crate::list;
 use crate::maps;
 
-/// Lets a form wait; its place in the queue.
+/// Lets a form wait.
 #[inline(always)]
-pub fn queue(flight: &mut Flight, form: u16) -> u32 {
-    let place = flight.queued;
-    flight.queue[(opaque(u64::from(place)) as usize) & (QUEUE - 1)] = form;
-    flight.queued = place.wrapping_add(1);
-    place
+pub fn queue(flight: &mut Flight, form: u16) {
+    flight.queue[(opaque(u64::from(flight.queued)) as usize) & (QUEUE - 1)] = form;
+    flight.queued = flight.queued.wrapping_add(1);
+}
+
+/// Makes the form that was queued last one that is not sent.
+#[inline(always)]
+pub fn skip_last(flight: &mut Flight) {
+    let last = flight.queued.wrapping_sub(1);
+    flight.queue[(opaque(u64::from(last)) as usize) & (QUEUE - 1)] = form::SKIP;
 }
 
 /// Whether a frame got its form.
@@ -49,11 +54,8 @@ pub enum Purpose {
 pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Purpose) -> Shaped {
     let kept = form & u32::from(form::KEEP) != 0;
     skb.set_stamp(if kept { flight.stamp } else { 0 });
-    if flight.damaged != 0 {
-        if !skb.store(flight.damaged, &[flight.undamaged as u8]) {
-            return Shaped::NoMemory;
-        }
-        flight.damaged = 0;
+    if flight.damaged != 0 && mend(skb.0, flight) == 0 {
+        return Shaped::NoMemory;
     }
     let number = form & u32::from(form::EDIT);
     if number == flight.form {
@@ -66,25 +68,11 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Pur
     let Some(edit) = maps::edit(flight.aux, number) else {
         return Shaped::NoMemory;
     };
-    let mut damage = false;
-    let mut random = 0;
-    if edit.flags & (GUARDED | DUPLICATE) != 0 && purpose != Purpose::Other {
-        if edit.flags & DUPLICATE != 0 {
-            if flight.again == 0 {
-                return Shaped::Withheld;
-            }
-            flight.again = 0;
-        } else {
-            let answer = guard::ask(edit.rule, flight.id);
-            flight.again = answer.again();
-            if !answer.sends() {
-                return Shaped::Withheld;
-            }
-            damage = answer.damages();
-            random = answer.random();
-        }
+    let guarded = flags(edit) & (GUARDED | DUPLICATE) != 0;
+    if guarded && purpose != Purpose::Other && guard::admit(flight, flags(edit), edit.rule) == 0 {
+        return Shaped::Withheld;
     }
-    let shaped = if edit.flags & IDENTITY != 0 {
+    let shaped = if flags(edit) & IDENTITY != 0 {
         original(skb, flight, offset)
     } else {
         edited(skb, flight, offset, number, edit)
@@ -92,17 +80,24 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Pur
     if shaped == Shaped::TooLong {
         flight.again = 0;
     }
-    if edit.flags & CHECKED != 0 && purpose == Purpose::Tc {
+    if flags(edit) & CHECKED != 0 && purpose == Purpose::Tc {
         match shaped {
             Shaped::Ready => list::add(edit.rule as u16, 1, |r| &raw mut r.sent),
             Shaped::TooLong => list::add(edit.rule as u16, 1, |r| &raw mut r.too_long),
             Shaped::Withheld | Shaped::NoMemory => {}
         }
     }
-    if damage && shaped == Shaped::Ready {
-        damage_bit(skb, flight, offset, edit.rule, random);
+    if flight.damage != 0 && shaped == Shaped::Ready && purpose != Purpose::Other {
+        damage_bit(skb.0, flight, offset, edit.rule);
     }
     shaped
+}
+
+/// The flags of an edit, read anew each time, so that the verifier does not look at everything once for each combination of them.
+#[inline(always)]
+fn flags(edit: &Edit) -> u32 {
+    // SAFETY: a reference to a part of a value of a map.
+    unsafe { (&raw const edit.flags).read_volatile() }
 }
 
 /// Makes the frame what it was.
@@ -126,9 +121,12 @@ fn edited(skb: Skb, flight: &mut Flight, offset: u32, number: u32, edit: &Edit) 
     ready(skb.store_frame(kind, offset, &flight.work))
 }
 
-/// Flips a bit of the data, if there are any; the next form begins with taking that back.
-#[inline(always)]
-fn damage_bit(skb: Skb, flight: &mut Flight, offset: u32, rule: u32, random: u32) {
+/// Flips a bit of the data, if there are any; the next form begins with taking that back. A function of its own for its variables' sake.
+#[inline(never)]
+fn damage_bit(skb: *mut __sk_buff, flight: &mut Flight, offset: u32, rule: u32) {
+    let skb = Skb(skb);
+    let random = flight.damage;
+    flight.damage = 0;
     let mut head = [0u8; 4];
     if !skb.load(offset + field::LEN as u32, &mut head) {
         return;
@@ -152,6 +150,14 @@ fn damage_bit(skb: Skb, flight: &mut Flight, offset: u32, rule: u32, random: u32
         flight.undamaged = u32::from(byte[0]);
         guard::count_damaged(rule);
     }
+}
+
+/// Takes back what [`damage_bit`] did; 0 when the kernel has no memory for that.
+#[inline(never)]
+fn mend(skb: *mut __sk_buff, flight: &mut Flight) -> u32 {
+    let at = flight.damaged;
+    flight.damaged = 0;
+    u32::from(Skb(skb).store(at, &[flight.undamaged as u8]))
 }
 
 #[inline(always)]

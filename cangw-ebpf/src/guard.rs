@@ -1,58 +1,26 @@
 //! Rules with a rate limit or faults: asked for each frame before a copy is sent.
 
-use cangw_common::abi::{BucketKey, Fault, Guard, PER_ID};
+use cangw_common::abi::{BucketKey, Fault, Flight, Guard, PER_ID};
+use cangw_common::edit::DUPLICATE;
 use cangw_common::guard::{choose, within_rate};
 
 use crate::access;
 use crate::maps;
 
 /// How often a word that other CPUs change meanwhile is tried. One of them succeeds with each try.
-const TRIES: u32 = 8;
+const TRIES: u32 = 4;
 
-/// What a rule does with a frame, in one word for the verifier's sake.
-#[derive(Clone, Copy)]
-pub struct Answer(u64);
-
-impl Answer {
-    const SEND: u64 = 1;
-    const AGAIN: u64 = 2;
-    const DAMAGE: u64 = 4;
-    const FLAGS: u64 = 7;
-
-    /// Whether it sends it.
-    #[inline(always)]
-    pub fn sends(self) -> bool {
-        self.0 & Self::SEND != 0
-    }
-
-    /// 1 when it sends it twice.
-    #[inline(always)]
-    pub fn again(self) -> u32 {
-        (self.0 & Self::AGAIN) as u32 / Self::AGAIN as u32
-    }
-
-    /// Whether it flips a bit of the data.
-    #[inline(always)]
-    pub fn damages(self) -> bool {
-        self.0 & Self::DAMAGE != 0
-    }
-
-    /// Which one.
-    #[inline(always)]
-    pub fn random(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
-
-/// Asks the guard of a rule about a frame with this identifier, and counts what is withheld or duplicated.
-#[inline(always)]
-pub fn ask(rule: u32, id: u32) -> Answer {
-    Answer(answer(rule, id))
-}
-
-/// [`ask`], as a function of its own, which the verifier looks at once.
+/// Asks the guard of an edit's rule whether a copy is sent; 0 when it is not. What is to be done to the copy stands in the flight afterwards:
+/// the verifier does not follow what lies in a map, and so does not look at all that comes after this once for each answer.
 #[inline(never)]
-fn answer(rule: u32, id: u32) -> u64 {
+pub fn admit(flight: &mut Flight, flags: u32, rule: u32) -> u32 {
+    flight.damage = 0;
+    if flags & DUPLICATE != 0 {
+        let again = flight.again;
+        flight.again = 0;
+        return again;
+    }
+    flight.again = 0;
     let Some(guard) = maps::guard(rule) else {
         // There is a guard for every rule that userspace marked.
         return 0;
@@ -60,7 +28,7 @@ fn answer(rule: u32, id: u32) -> u64 {
     // SAFETY: here and below, `guard` points to a value of a map, which is valid until the program ends, and is changed by atomic
     // instructions only.
     let interval = unsafe { (*guard).interval };
-    if interval != 0 && !is_within_rate(guard, rule, id) {
+    if interval != 0 && !is_within_rate(guard, rule, flight.id) {
         // SAFETY: as above.
         maps::count(unsafe { &raw mut (*guard).over_rate }, 1);
         return 0;
@@ -71,41 +39,37 @@ fn answer(rule: u32, id: u32) -> u64 {
         maps::count(unsafe { &raw mut (*guard).drop.count }, 1);
         return 0;
     }
-    let mut answer = Answer::SEND;
     // SAFETY: as above.
     if chosen(unsafe { &raw mut (*guard).duplicate }) != 0 {
         // SAFETY: as above.
         maps::count(unsafe { &raw mut (*guard).duplicate.count }, 1);
-        answer |= Answer::AGAIN;
+        flight.again = 1;
     }
     // SAFETY: as above.
-    let random = chosen(unsafe { &raw mut (*guard).corrupt });
-    if random != 0 {
-        answer |= Answer::DAMAGE | random & !Answer::FLAGS;
-    }
-    answer
+    flight.damage = chosen(unsafe { &raw mut (*guard).corrupt }) as u32;
+    1
 }
 
 /// Counts a frame that was damaged.
 #[inline(always)]
 pub fn count_damaged(rule: u32) {
     if let Some(guard) = maps::guard(rule) {
-        // SAFETY: as in `answer`.
+        // SAFETY: as in `admit`.
         maps::count(unsafe { &raw mut (*guard).corrupt.count }, 1);
     }
 }
 
 #[inline(always)]
 fn is_within_rate(guard: *mut Guard, rule: u32, id: u32) -> bool {
-    // SAFETY: as in `answer`.
+    // SAFETY: as in `admit`.
     let (flags, interval, tolerance) =
         unsafe { ((*guard).flags, (*guard).interval, (*guard).tolerance) };
-    // SAFETY: as in `answer`.
+    // SAFETY: as in `admit`.
     let mut full_at = unsafe { &raw mut (*guard).full_at };
     if flags & PER_ID != 0 {
         match maps::bucket(BucketKey { rule, id }) {
             Some(own) => full_at = own,
-            // SAFETY: as in `answer`.
+            // SAFETY: as in `admit`.
             None => maps::count(unsafe { &raw mut (*guard).shared }, 1),
         }
     }
@@ -133,12 +97,12 @@ fn take(full_at: *mut u64, interval: u64, tolerance: u64) -> u64 {
 /// Whether a fault is done to the next frame: a random number, or 0.
 #[inline(never)]
 fn chosen(fault: *mut Fault) -> u64 {
-    // SAFETY: as in `answer`.
+    // SAFETY: as in `admit`.
     let (share, seed) = unsafe { ((*fault).share, (*fault).seed) };
     if share == 0 {
         return 0;
     }
-    // SAFETY: as in `answer`.
+    // SAFETY: as in `admit`.
     let state = unsafe { &raw mut (*fault).state };
     let mut tries = 0;
     while tries < TRIES {

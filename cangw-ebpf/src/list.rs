@@ -4,10 +4,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
 use cangw_common::abi::{
-    CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, QUEUE, RUN,
-    RuleCounters, TOO_LONG, Tables, UNSENT, form,
+    CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, RUN, RuleCounters,
+    TOO_LONG, Tables, UNSENT,
 };
-use cangw_common::opaque;
 
 use crate::access::Skb;
 use crate::flight::{self, Purpose, Shaped};
@@ -167,25 +166,16 @@ impl Visit for Send {
             return;
         }
         // SAFETY: as in `Count`.
-        let mut flight = unsafe { walk.flight.as_mut() };
-        let mut echo = None;
-        if let Some(flight) = flight.as_deref_mut()
-            && cell.flags & ECHO_RUN != 0
-        {
-            echo = Some(flight::queue(flight, cell.form()));
-        }
-        if !walk.skb.fits(cell.ifindex, walk.len) {
-            with_rule(cell, |r| &raw mut r.mtu);
-            return;
-        }
-        if let Some(flight) = flight {
-            match flight::shape(
-                walk.skb,
-                flight,
-                0,
-                u32::from(cell.form()),
-                Purpose::Program,
-            ) {
+        if let Some(flight) = unsafe { walk.flight.as_mut() } {
+            let form = cell.form();
+            if cell.flags & ECHO_RUN != 0 {
+                flight::queue(flight, form);
+            }
+            if !walk.skb.fits(cell.ifindex, walk.len) {
+                with_rule(cell, |r| &raw mut r.mtu);
+                return;
+            }
+            match flight::shape(walk.skb, flight, 0, u32::from(form), Purpose::Program) {
                 Shaped::Ready => {}
                 Shaped::NoMemory => {
                     with_rule(cell, |r| &raw mut r.sent);
@@ -197,12 +187,15 @@ impl Visit for Send {
                         with_rule(cell, |r| &raw mut r.too_long);
                     }
                     // It is a run of its own.
-                    if let Some(place) = echo {
-                        flight.queue[opaque(u64::from(place)) as usize & (QUEUE - 1)] = form::SKIP;
+                    if cell.flags & ECHO_RUN != 0 {
+                        flight::skip_last(flight);
                     }
                     return;
                 }
             }
+        } else if !walk.skb.fits(cell.ifindex, walk.len) {
+            with_rule(cell, |r| &raw mut r.mtu);
+            return;
         }
         with_rule(cell, |r| &raw mut r.sent);
         if !walk.skb.send_copy(cell.ifindex) {

@@ -107,6 +107,8 @@ pub fn receive(ctx: &TcContext) -> i32 {
     let first = cell(found.tables, found.list);
     let changes = first.flags & SPECIAL != 0 || first.flags & LIST_STAMP != 0 && skb.stamp() != 0;
     let next = if found.layout.prefix != 0 {
+        let kind = found.layout.kind as u32;
+        beside(skb, found.slot, first, kind, found.layout.prefix);
         Next::Driver
     } else if changes || !matches!(found.layout.kind, FrameType::Classic) {
         let kind = found.layout.kind as u32;
@@ -145,7 +147,7 @@ pub fn rest(first: &Cell) -> i32 {
 
 /// What a list does beside its rules, once for each frame.
 #[inline(always)]
-pub fn beside(skb: Skb, slot: u32, first: &Cell, kind: u32, prefix: u32) {
+fn beside(skb: Skb, slot: u32, first: &Cell, kind: u32, prefix: u32) {
     if first.flags & LIST_WATCH != 0 {
         watch::record(skb.0, slot, kind, prefix);
     }

@@ -247,7 +247,8 @@ struct Folder {
 impl Folder {
     fn new(line: Line) -> Result<Self> {
         let home = workspace::target().join("vm");
-        let path = home.join(std::process::id().to_string());
+        // Guests of one process have kernels of different lines.
+        let path = home.join(format!("{}-{}", std::process::id(), line.name()));
         fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
         // Nobody looks at a folder between its making and its locking.
         let making = File::open(&home)?;
