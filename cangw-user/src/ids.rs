@@ -265,7 +265,7 @@ impl fmt::Display for Ids {
 
 /// [`Ids`] as programs read and write them.
 #[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 struct Texts {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     id: Vec<String>,

@@ -199,7 +199,7 @@ pub fn parse_acceptance(text: &str) -> Result<(u32, u32), ParseError> {
 struct Texts {
     #[serde(skip_serializing_if = "is_default")]
     priority: i16,
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(flatten)]
     ids: Ids,
     #[serde(skip_serializing_if = "is_default")]
     vcid: Option<String>,
@@ -274,5 +274,37 @@ impl TryFrom<Texts> for Options {
             },
             watch: t.watch,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_names_of_the_rule_file() {
+        let options = Options {
+            priority: -3,
+            ids: Ids::parse(&["123,200-2FF".into()], &["FEF1".into()], &["05".into()], &[]).unwrap(),
+            xl: XlFilter {
+                vcid: Some(0x45),
+                sdt: None,
+                af: Some((0x12, 0xFF)),
+            },
+            limits: Limits {
+                rate: Some("100/s".parse().unwrap()),
+                drop: Some("1%".parse().unwrap()),
+                seed: 7,
+                ..Limits::default()
+            },
+            watch: true,
+        };
+        let json = serde_json::json!({
+            "priority": -3, "id": ["123", "200-2FF"], "pgn": ["FEF1"], "sa": ["05"], "vcid": "45",
+            "af": "00000012:000000FF", "rate": "100/s", "drop": "1%", "seed": 7, "watch": true,
+        });
+        assert_eq!(serde_json::to_value(&options).unwrap(), json);
+        assert_eq!(serde_json::from_value::<Options>(json).unwrap(), options);
+        assert_eq!(serde_json::to_value(Options::default()).unwrap(), serde_json::json!({}));
     }
 }
