@@ -285,7 +285,13 @@ mod tests {
     fn json_has_the_names_of_the_rule_file() {
         let options = Options {
             priority: -3,
-            ids: Ids::parse(&["123,200-2FF".into()], &["FEF1".into()], &["05".into()], &[]).unwrap(),
+            ids: Ids::parse(
+                &["123,200-2FF".into()],
+                &["FEF1".into()],
+                &["05".into()],
+                &[],
+            )
+            .unwrap(),
             xl: XlFilter {
                 vcid: Some(0x45),
                 sdt: None,
@@ -305,6 +311,9 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&options).unwrap(), json);
         assert_eq!(serde_json::from_value::<Options>(json).unwrap(), options);
-        assert_eq!(serde_json::to_value(Options::default()).unwrap(), serde_json::json!({}));
+        assert_eq!(
+            serde_json::to_value(Options::default()).unwrap(),
+            serde_json::json!({})
+        );
     }
 }

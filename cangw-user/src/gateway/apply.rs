@@ -211,6 +211,9 @@ impl Gateway {
         release: Release<'_>,
     ) -> Result<()> {
         let ifindex = job.link.index;
+        if !job.link.is_virtual() && !bpf::drivers_leave_no_prefix() {
+            bpf::load_driver(&self.pins, state.settings.log)?;
+        }
         let mut wanted = Wanted::default();
         if job.engine == Engine::Tc {
             match self.install_lists(state, job) {

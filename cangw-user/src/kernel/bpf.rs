@@ -24,6 +24,10 @@ const STEP: &str = "program_step";
 const CLASSIFY: &str = "cangw_tc";
 const STEP_PROGRAM: &str = "cangw_step";
 const DRIVER: &str = "cangw_driver";
+const DRIVER_PIN: &str = "program_driver";
+/// Places in the map of programs: `Next` in cangw-ebpf.
+const STEP_PLACE: u32 = 0;
+const DRIVER_PLACE: u32 = 1;
 const XDP: &str = "program_xdp";
 const REDIRECT_ERR: &str = "program_redirect_err";
 const REDIRECT_ERR_LINK: &str = "link_redirect_err";
@@ -32,34 +36,28 @@ pub(super) fn failed<E: std::error::Error>(what: impl Into<String>) -> impl FnOn
     move |e| Error::bpf(what, &e)
 }
 
-/// Loads the programs and pins them with their maps; maps that are pinned already are kept.
+/// Loads the programs and pins them with their maps; maps that are pinned already are kept. The program for frames behind a prefix is
+/// loaded only if it was before: see [`load_driver`].
 ///
 /// # Errors
 /// When the kernel refuses; the verifier's last words are in the message.
 pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     maps::create_outer(pins)?;
-    let debug = u8::from(debug);
-    let mut loader = EbpfLoader::new();
-    for name in MAPS {
-        loader.map_pin_path(name, pins.path(name));
-    }
-    let mut ebpf = loader
-        .override_global("DEBUG", &debug, true)
-        .load(OBJECT)
-        .map_err(failed("load the eBPF maps"))?;
+    let mut ebpf = open(pins, debug)?;
     if fs::exists(pins.path("AYA_LOGS")).is_ok_and(|pinned| !pinned)
         && let Some(map) = ebpf.map("AYA_LOGS")
     {
         map.pin(pins.path("AYA_LOGS"))
             .map_err(failed("pin the log buffer"))?;
     }
-    load_tc(&mut ebpf)?;
+    if pins.path(DRIVER_PIN).exists() {
+        pin_driver(pins, &mut ebpf)?;
+    }
+    load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
+    load_tc(&mut ebpf, CLASSIFY, None)?;
     // The main program last: where it is, all are.
     for (name, pin) in [(STEP_PROGRAM, STEP), (CLASSIFY, TC)] {
-        let tc: &mut SchedClassifier = program(&mut ebpf, name)?;
-        replace(pins, pin, |path| {
-            tc.pin(path).map_err(failed("pin a tc program"))
-        })?;
+        pin_tc(pins, &mut ebpf, name, pin)?;
     }
     let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
     xdp.load().map_err(failed("load the XDP program"))?;
@@ -77,30 +75,64 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     })
 }
 
-/// Loads the tc programs, and makes those that others go on with known to them.
-fn load_tc(ebpf: &mut Ebpf) -> Result<()> {
-    for name in [CLASSIFY, STEP_PROGRAM, DRIVER] {
-        let tc: &mut SchedClassifier = program(ebpf, name)?;
-        tc.load()
-            .map_err(failed(format!("load the program {name}")))?;
+/// Loads the program for frames behind a driver's prefix, if it is not there. It is the one at which the verifier looks longest, and virtual
+/// interfaces never need it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_driver(pins: &Pins, debug: bool) -> Result<()> {
+    if pins.path(DRIVER_PIN).exists() {
+        return Ok(());
     }
-    for (place, name) in [(0, STEP_PROGRAM), (1, DRIVER)] {
-        let tc: &mut SchedClassifier = program(ebpf, name)?;
-        let fd = tc.fd().map_err(failed(format!("use the program {name}")))?;
-        let fd = fd
-            .try_clone()
-            .map_err(|e| Error::io(format!("use the program {name}"), e))?;
-        let programs = ebpf.map_mut("PROGRAMS").ok_or_else(|| Error::Bpf {
-            what: "find the map PROGRAMS".into(),
-            message: "it is missing from the object; build cangw again".into(),
-        })?;
-        ProgramArray::try_from(programs)
-            .and_then(|mut programs| programs.set(place, &fd, 0))
-            .map_err(failed(format!(
-                "make the program {name} known to the others"
-            )))?;
+    pin_driver(pins, &mut open(pins, debug)?)
+}
+
+/// The object, with the maps that are pinned.
+fn open(pins: &Pins, debug: bool) -> Result<Ebpf> {
+    let debug = u8::from(debug);
+    let mut loader = EbpfLoader::new();
+    for name in MAPS {
+        loader.map_pin_path(name, pins.path(name));
     }
-    Ok(())
+    loader
+        .override_global("DEBUG", &debug, true)
+        .load(OBJECT)
+        .map_err(failed("load the eBPF maps"))
+}
+
+fn pin_driver(pins: &Pins, ebpf: &mut Ebpf) -> Result<()> {
+    load_tc(ebpf, DRIVER, Some(DRIVER_PLACE))?;
+    pin_tc(pins, ebpf, DRIVER, DRIVER_PIN)
+}
+
+fn pin_tc(pins: &Pins, ebpf: &mut Ebpf, name: &str, pin: &str) -> Result<()> {
+    let tc: &mut SchedClassifier = program(ebpf, name)?;
+    replace(pins, pin, |path| {
+        tc.pin(path).map_err(failed("pin a tc program"))
+    })
+}
+
+/// Loads a tc program, and makes it known to others that go on with it.
+fn load_tc(ebpf: &mut Ebpf, name: &str, place: Option<u32>) -> Result<()> {
+    let tc: &mut SchedClassifier = program(ebpf, name)?;
+    tc.load()
+        .map_err(failed(format!("load the program {name}")))?;
+    let Some(place) = place else {
+        return Ok(());
+    };
+    let fd = tc.fd().map_err(failed(format!("use the program {name}")))?;
+    let fd = fd
+        .try_clone()
+        .map_err(|e| Error::io(format!("use the program {name}"), e))?;
+    let programs = ebpf.map_mut("PROGRAMS").ok_or_else(|| Error::Bpf {
+        what: "find the map PROGRAMS".into(),
+        message: "it is missing from the object; build cangw again".into(),
+    })?;
+    ProgramArray::try_from(programs)
+        .and_then(|mut programs| programs.set(place, &fd, 0))
+        .map_err(failed(format!(
+            "make the program {name} known to the others"
+        )))
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
@@ -275,7 +307,9 @@ impl Trial {
         let mut ebpf = EbpfLoader::new()
             .load(OBJECT)
             .map_err(failed("load the eBPF maps"))?;
-        load_tc(&mut ebpf)?;
+        load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
+        load_tc(&mut ebpf, DRIVER, Some(DRIVER_PLACE))?;
+        load_tc(&mut ebpf, CLASSIFY, None)?;
         let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
         xdp.load().map_err(failed("load the XDP program"))?;
         let errors: &mut TracePoint = program(&mut ebpf, "cangw_redirect_err")?;
