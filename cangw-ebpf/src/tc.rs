@@ -52,23 +52,11 @@ pub fn find(ctx: &TcContext) -> Result<Found, i32> {
         maps::count_reason(slot, Reason::NoTables);
         return Err(TC_ACT_OK);
     }
-    // The policy is for frames that enter here; an echo entered elsewhere.
-    let denies = tables.head.flags & DENY != 0 && state == 0;
-    let unlisted = if denies { TC_ACT_SHOT } else { TC_ACT_OK };
     let Some((layout, id)) = frame(skb, kind) else {
-        maps::count_reason(slot, Reason::Malformed);
-        return Err(unlisted);
+        return Err(unlisted(slot, tables, state, Reason::Malformed));
     };
     match classify(tables, &Aux, kind, id, || skb.xl_fields()) {
-        Ok(NO_RULE) => {
-            let reason = if denies {
-                Reason::Denied
-            } else {
-                Reason::Unmatched
-            };
-            maps::count_reason(slot, reason);
-            Err(unlisted)
-        }
+        Ok(NO_RULE) => Err(unlisted(slot, tables, state, Reason::Unmatched)),
         Ok(list) => {
             if maps::debug() {
                 debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
@@ -81,11 +69,18 @@ pub fn find(ctx: &TcContext) -> Result<Found, i32> {
                 list,
             })
         }
-        Err(_) => {
-            maps::count_reason(slot, Reason::Malformed);
-            Err(unlisted)
-        }
+        Err(_) => Err(unlisted(slot, tables, state, Reason::Malformed)),
     }
+}
+
+/// Counts a frame without a list, and says what becomes of it. A function of its own, so that frames with a list do not pay for the policy.
+#[inline(never)]
+fn unlisted(slot: u32, tables: &Tables, state: u32, reason: Reason) -> i32 {
+    // The policy is for frames that enter here; an echo entered elsewhere.
+    let denies = tables.head.flags & DENY != 0 && state == 0;
+    let denied = denies && matches!(reason, Reason::Unmatched);
+    maps::count_reason(slot, if denied { Reason::Denied } else { reason });
+    if denies { TC_ACT_SHOT } else { TC_ACT_OK }
 }
 
 /// Where the frame lies, and its identifier.
