@@ -1,23 +1,20 @@
 //! Makes a state true in the kernel: everything is built beside what is in force, then switched in one step.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
 
-use cangw_common::abi::{self, DENY, EXCLUSIVE, INTERFACES, PROBES, Tables, VIRTUAL, mark};
-use cangw_common::edit::{CHECKED, Edit, GUARDED, IDENTITY};
+use cangw_common::abi::{self, INTERFACES, PROBES, Tables, mark};
 
+use super::inputs::{self, fingerprint, is_guarded, name_rules};
 use super::{Gateway, Release, plan};
-use crate::compile::{self, Compiled, Input, States};
+use crate::compile::{self, Compiled, Input};
 use crate::error::{Error, Result};
 use crate::kernel::bpf::{self, TcProgram};
 use crate::kernel::filter::{self, Plan};
 use crate::kernel::link::Link;
 use crate::kernel::maps::Maps;
-use crate::modify::Fits;
 use crate::options::{Action, Policy};
 use crate::rule::Engine;
-use crate::state::{Entry, Live, State};
+use crate::state::{Live, State};
 
 /// An interface whose tables are to be replaced.
 struct Job {
@@ -114,9 +111,9 @@ impl Gateway {
         sources.sort_unstable();
         sources.dedup();
         let echo_targets = echo_targets(state);
-        let all_rules = inputs(state, links);
+        let all_rules = inputs::inputs(state, links);
         let max_hops = state.settings.max_hops;
-        let states = states(&all_rules, max_hops)?;
+        let states = inputs::states(&all_rules, max_hops)?;
         let mut jobs = Vec::new();
         for link in links {
             let known = state.interfaces.get(&link.name);
@@ -128,7 +125,7 @@ impl Gateway {
             let asked = known.map_or(Engine::Auto, |i| i.engine);
             let rules = compile::relevant(link.index, &all_rules, &states);
             let echo_target = echo_targets.contains(&link.index);
-            let interface = interface(state, link);
+            let interface = inputs::interface(state, link);
             let fingerprint = fingerprint(&interface, echo_target, asked, &rules, &states);
             if let Some(live) = known.and_then(|i| i.live.as_ref())
                 && live.ifindex == link.index
@@ -440,127 +437,6 @@ pub(super) fn resolve(state: &mut State, links: &[Link]) {
     }
 }
 
-/// What the compiler is to know of an interface.
-pub(super) fn interface(state: &State, link: &Link) -> compile::Interface {
-    let known = state.interfaces.get(&link.name);
-    let mut flags = 0;
-    for (is_so, flag) in [
-        (known.is_some_and(|i| i.exclusive), EXCLUSIVE),
-        (link.is_virtual(), VIRTUAL),
-        (known.is_some_and(|i| i.policy == Policy::Deny), DENY),
-    ] {
-        if is_so {
-            flags |= flag;
-        }
-    }
-    compile::Interface {
-        ifindex: link.index,
-        max_hops: state.settings.max_hops,
-        flags,
-    }
-}
-
-/// The states in which echoes can be under all rules.
-pub(super) fn states(rules: &[Input], max_hops: u8) -> Result<States> {
-    States::new(rules, max_hops).map_err(|error| Error::Compile {
-        interface: "this network namespace".into(),
-        rules: "rules with -e and -m or -M".into(),
-        error,
-    })
-}
-
-/// Whether the data path asks a guard about a rule's frames.
-fn is_guarded(entry: &Entry) -> bool {
-    entry.rule.options.limits.is_guarded()
-}
-
-/// The rules in force, newest first.
-pub(super) fn inputs(state: &State, links: &[Link]) -> Vec<Input> {
-    let link = |index: u32| links.iter().find(|l| l.index == index);
-    let rules = state.rules.iter().filter_map(|e| {
-        let source = link(e.source)?;
-        match &e.rule.action {
-            Action::Forward { .. } => Some(forwarding(state, e, source, link(e.target)?)),
-            Action::Stay { action } => Some(Input {
-                stay: Some(*action),
-                ..input(e, 0)
-            }),
-        }
-    });
-    rules.collect()
-}
-
-/// What does not depend on the target.
-fn input(entry: &Entry, target: u32) -> Input {
-    let rule = &entry.rule;
-    let predicates = rule.predicates();
-    Input {
-        predicates,
-        xl: rule.options.xl,
-        priority: rule.options.priority,
-        watch: rule.options.watch,
-        ..Input::empty(entry.slot, rule.kind, entry.source, target)
-    }
-}
-
-fn forwarding(state: &State, entry: &Entry, source: &Link, target: &Link) -> Input {
-    let rule = &entry.rule;
-    let limits = &rule.options.limits;
-    Input {
-        echo: rule.echo,
-        iif_tx_ok: rule.iif_tx_ok,
-        limit: rule.limit,
-        to_peer: source.peer == Some(target.index),
-        misfit: target.mtu < rule.kind.mtu(),
-        target_exclusive: state
-            .interfaces
-            .get(&target.name)
-            .is_some_and(|i| i.exclusive),
-        keep_stamp: rule.timestamp,
-        edit: edit(entry).map(Arc::new),
-        too_long: rule
-            .changes
-            .as_ref()
-            .is_some_and(|changes| changes.fits() == Fits::Never),
-        duplicates: limits.duplicate.is_some(),
-        ..input(entry, target.index)
-    }
-}
-
-/// What a rule does to frames. A rule with a guard has one also when it changes nothing, because that leads to the guard.
-fn edit(entry: &Entry) -> Option<Edit> {
-    let changes = entry.rule.changes.as_ref();
-    let mut edit = changes.map(|changes| changes.edit(entry.slot));
-    if is_guarded(entry) {
-        let edit = edit.get_or_insert(Edit {
-            flags: IDENTITY,
-            rule: entry.slot,
-            ..Edit::NONE
-        });
-        edit.flags |= GUARDED | CHECKED;
-    }
-    edit
-}
-
-fn fingerprint(
-    interface: &compile::Interface,
-    echo_target: bool,
-    asked: Engine,
-    rules: &[Input],
-    states: &States,
-) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (interface, echo_target, asked, rules).hash(&mut hasher);
-    states.of(interface.ifindex).hash(&mut hasher);
-    if states.looked_up_again(interface.ifindex) {
-        // The marks of echoes carry the numbers that states have at the targets.
-        for rule in rules.iter().filter(|rule| rule.echo) {
-            states.of(rule.target).hash(&mut hasher);
-        }
-    }
-    hasher.finish()
-}
-
 /// A slot for the tables of an interface, where the program will look for it.
 fn free_slot(state: &State, ifindex: u32) -> Result<u32> {
     (0..PROBES)
@@ -586,31 +462,6 @@ fn free_handle(used: &mut HashSet<u32>) -> Result<u32> {
         })?;
     used.insert(handle);
     Ok(handle)
-}
-
-/// Says which rules cannot be compiled.
-pub(super) fn name_rules(
-    state: &State,
-    link: &Link,
-    inputs: &[Input],
-    error: compile::Error,
-) -> Error {
-    const SHOWN: usize = 5;
-    let named = error.rules();
-    let mut rules: Vec<String> = named
-        .iter()
-        .take(SHOWN)
-        .filter_map(|&i| state.rules.iter().find(|e| e.slot == inputs[i].slot))
-        .map(|e| format!("'{}'", e.rule))
-        .collect();
-    if named.len() > SHOWN {
-        rules.push(format!("and {} more", named.len() - SHOWN));
-    }
-    Error::Compile {
-        interface: link.name.clone(),
-        rules: rules.join(", "),
-        error,
-    }
 }
 
 impl Maps {

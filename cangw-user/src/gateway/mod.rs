@@ -1,6 +1,7 @@
 //! The gateway of a network namespace: rules are added, deleted, listed. Nothing of it lives in this process.
 
 mod apply;
+mod inputs;
 mod plan;
 mod report;
 mod verdict;

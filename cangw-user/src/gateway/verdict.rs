@@ -5,7 +5,7 @@ use cangw_common::edit::{BYTES, FrameBytes, IDENTITY};
 use cangw_common::frame::FrameType;
 use serde::Serialize;
 
-use super::{Gateway, apply, find_can};
+use super::{Gateway, apply, find_can, inputs};
 use crate::compile::{self, Compiled, Input, Outcome, States, Step};
 use crate::error::Result;
 use crate::frame_text::Frame;
@@ -76,12 +76,12 @@ impl Gateway {
         let link = find_can(&links, interface)?;
         let mut state = self.state.clone();
         apply::resolve(&mut state, &links);
-        let all = apply::inputs(&state, &links);
-        let states = apply::states(&all, state.settings.max_hops)?;
+        let all = inputs::inputs(&state, &links);
+        let states = inputs::states(&all, state.settings.max_hops)?;
         let rules = compile::relevant(link.index, &all, &states);
-        let about = apply::interface(&state, link);
+        let about = inputs::interface(&state, link);
         let compiled = compile::compile(about, &rules, &states)
-            .map_err(|e| apply::name_rules(&state, link, &rules, e))?;
+            .map_err(|e| inputs::name_rules(&state, link, &rules, e))?;
         let rule = |slot: u32| {
             let entry = state.rules.iter().find(|e| e.slot == slot);
             entry.map(|e| &e.rule)
