@@ -7,7 +7,7 @@ use crate::edit::FrameBytes;
 use crate::frame::FrameType;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;

@@ -147,6 +147,8 @@ pub struct Interface {
 pub struct Compiled {
     /// The table that is switched. Handles of the lists are still 0.
     pub tables: Box<Tables>,
+    /// How many of its cells are used; those behind are 0.
+    pub cells: usize,
     /// Lists of exact identifiers.
     pub exact: BTreeMap<u32, u32>,
     /// Classes of halves, by [`Space::halves`].
@@ -280,6 +282,7 @@ pub fn compile(interface: Interface, rules: &[Input], states: &States) -> Result
     build(interface, &sorted, &mut lists, &mut out).map_err(|e| name_rules(e, &order))?;
     let (cells, lists, edits) = lists.finish();
     out.tables.cells[..cells.len()].copy_from_slice(&cells);
+    out.cells = cells.len();
     out.tables.head.states = states.of(interface.ifindex).len() as u32;
     out.lists = lists;
     out.edits = edits;
@@ -550,6 +553,7 @@ impl Compiled {
     pub fn nothing() -> Self {
         Self {
             tables: zeroed_tables(),
+            cells: 0,
             exact: BTreeMap::new(),
             halves: Vec::new(),
             cross: Vec::new(),

@@ -464,13 +464,4 @@ fn free_handle(used: &mut HashSet<u32>) -> Result<u32> {
     Ok(handle)
 }
 
-impl Maps {
-    /// Forgets the tables of a slot.
-    fn clear(&mut self, slot: u32) -> Result<()> {
-        let nothing = Compiled::nothing();
-        debug_assert_eq!(nothing.tables.head.ifindex, 0);
-        self.switch(slot, &nothing)
-    }
-}
-
 const _: () = assert!(size_of::<Tables>() < 1 << 20);

@@ -1,19 +1,21 @@
 //! The maps, pinned: tables that are switched, counters, and the persistent state.
 
 use std::collections::{BTreeMap, HashSet};
+use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use cangw_common::abi::{
-    self, BucketKey, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables, WatchKey,
-    Watched, XlTables,
+    self, BucketKey, Cell, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables,
+    WatchKey, Watched, XlTables,
 };
 use cangw_common::edit::Edit;
 
 use super::bpf::{failed, replace};
 use super::pins::Pins;
 use super::syscall;
+use super::table::{self, MMAPABLE, Value, array};
 use crate::compile::Compiled;
 use crate::error::{Error, Result};
 
@@ -27,7 +29,21 @@ pub const STATE: &str = "state";
 /// How often data are read that may be written meanwhile.
 const WHOLE_TRIES: usize = 100;
 /// Bytes of the state in one map value.
-const CHUNK: usize = 128 * 1024;
+const CHUNK: usize = 4096;
+type Chunk = [u8; CHUNK];
+
+// SAFETY: bytes, and structures of integers without padding: abi.rs and edit.rs assert their sizes.
+unsafe impl Value for Chunk {}
+// SAFETY: as above.
+unsafe impl Value for Tables {}
+// SAFETY: as above.
+unsafe impl Value for Halves {}
+// SAFETY: as above.
+unsafe impl Value for CrossChunk {}
+// SAFETY: as above.
+unsafe impl Value for XlTables {}
+// SAFETY: as above.
+unsafe impl Value for Edit {}
 
 /// The maps that userspace writes and reads.
 pub struct Maps {
@@ -42,6 +58,7 @@ pub struct Maps {
     watched: HashMap<MapData, WatchKey, Watched>,
     rules: PerCpuArray<MapData, RuleCounters>,
     rules_fd: MapData,
+    tables_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
 }
 
@@ -71,7 +88,7 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             ARRAY,
             size_of::<u32>(),
             size_of::<Tables>(),
-            0,
+            MMAPABLE,
         ),
         (
             "EXACT",
@@ -87,7 +104,7 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             ARRAY,
             size_of::<u32>(),
             size_of::<Halves>(),
-            INNER_MAP,
+            INNER_MAP | MMAPABLE,
         ),
         (
             "CROSS",
@@ -95,7 +112,7 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             ARRAY,
             size_of::<u32>(),
             size_of::<CrossChunk>(),
-            INNER_MAP,
+            INNER_MAP | MMAPABLE,
         ),
         (
             "EDITS",
@@ -103,9 +120,16 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             ARRAY,
             size_of::<u32>(),
             size_of::<Edit>(),
-            INNER_MAP,
+            INNER_MAP | MMAPABLE,
         ),
-        ("XL", aux, ARRAY, size_of::<u32>(), size_of::<XlTables>(), 0),
+        (
+            "XL",
+            aux,
+            ARRAY,
+            size_of::<u32>(),
+            size_of::<XlTables>(),
+            MMAPABLE,
+        ),
     ] {
         let inner = aya_obj::Map::new_from_params(kind as u32, key as u32, value as u32, 1, flags);
         let inner = MapData::create(inner, "inner", None).map_err(failed("create an inner map"))?;
@@ -132,10 +156,13 @@ fn open<T>(pins: &Pins, name: &str) -> Result<T>
 where
     T: TryFrom<Map, Error = aya::maps::MapError>,
 {
-    MapData::from_pin(pins.path(name))
-        .and_then(Map::from_map_data)
+    Map::from_map_data(open_data(pins, name)?)
         .and_then(T::try_from)
         .map_err(failed(format!("open the map {name}")))
+}
+
+fn open_data(pins: &Pins, name: &str) -> Result<MapData> {
+    MapData::from_pin(pins.path(name)).map_err(failed(format!("open the map {name}")))
 }
 
 impl Maps {
@@ -155,8 +182,8 @@ impl Maps {
             buckets: open(pins, "BUCKETS")?,
             watched: open(pins, "WATCHED")?,
             rules: open(pins, "RULES")?,
-            rules_fd: MapData::from_pin(pins.path("RULES"))
-                .map_err(failed("open the map RULES"))?,
+            rules_fd: open_data(pins, "RULES")?,
+            tables_fd: open_data(pins, "TABLES")?,
             reasons: open(pins, "REASONS")?,
         })
     }
@@ -175,33 +202,43 @@ impl Maps {
                 .map_err(failed("install the exact identifiers"))?;
         }
         if !compiled.halves.is_empty() {
-            let halves = array(compiled.halves.iter().map(|h| &**h), INNER_MAP)?;
+            let halves = array(compiled.halves.iter().map(|h| h.bytes()), INNER_MAP)?;
             self.halves
                 .set(aux, &halves, 0)
                 .map_err(failed("install the classes"))?;
         }
         if !compiled.cross.is_empty() {
-            let cross = array(compiled.cross.iter(), INNER_MAP)?;
+            let cross = array(compiled.cross.iter().map(Value::bytes), INNER_MAP)?;
             self.cross
                 .set(aux, &cross, 0)
                 .map_err(failed("install the cross table"))?;
         }
         if let Some(xl) = &compiled.xl {
-            let xl = array(std::iter::once(&**xl), 0)?;
+            let xl = array(std::iter::once(xl.bytes()), 0)?;
             self.xl
                 .set(aux, &xl, 0)
                 .map_err(failed("install the classes of CAN XL headers"))?;
         }
         if !compiled.edits.is_empty() {
-            let edits = array(compiled.edits.iter().map(|edit| &**edit), INNER_MAP)?;
+            let edits = array(compiled.edits.iter().map(|edit| edit.bytes()), INNER_MAP)?;
             self.edits
                 .set(aux, &edits, 0)
                 .map_err(failed("install the modifications"))?;
         }
-        let tables = array(std::iter::once(&*compiled.tables), 0)?;
+        let used = offset_of!(Tables, cells) + compiled.cells * size_of::<Cell>();
+        let tables = array(std::iter::once(&compiled.tables.bytes()[..used]), 0)?;
         self.tables
             .set(slot, &tables, 0)
             .map_err(failed("switch to the new tables"))
+    }
+
+    /// Forgets the tables of a slot; when this returns, no frame uses them any more.
+    ///
+    /// # Errors
+    /// When the map cannot be changed.
+    pub fn clear(&mut self, slot: u32) -> Result<()> {
+        syscall::delete_index(self.tables_fd.fd().as_fd(), slot)
+            .map_err(|e| Error::io("remove the tables of an interface", e))
     }
 
     /// Counters of the rules with slots below `slots`, summed over the CPUs.
@@ -366,18 +403,6 @@ fn exact_map(exact: &BTreeMap<u32, u32>) -> Result<HashMap<MapData, u32, u32>> {
     Ok(map)
 }
 
-fn array<'a, T: aya::Pod>(
-    values: impl ExactSizeIterator<Item = &'a T>,
-    flags: u32,
-) -> Result<Array<MapData, T>> {
-    let mut map = Array::create(values.len() as u32, flags).map_err(failed("create a table"))?;
-    for (i, value) in values.enumerate() {
-        map.set(i as u32, value, 0)
-            .map_err(failed("fill a table"))?;
-    }
-    Ok(map)
-}
-
 /// Reads the persistent state; `None` when there is none.
 ///
 /// # Errors
@@ -386,15 +411,10 @@ pub fn read_state(pins: &Pins) -> Result<Option<Vec<u8>>> {
     if !pins.path(STATE).exists() {
         return Ok(None);
     }
-    let map: Array<MapData, [u8; CHUNK]> = open(pins, STATE)?;
-    let mut bytes = Vec::new();
-    for i in 0..map.len() {
-        bytes.extend_from_slice(&map.get(&i, 0).map_err(failed("read the state"))?);
-    }
-    let len = bytes
-        .first_chunk()
-        .map_or(0, |b| u64::from_ne_bytes(*b) as usize);
-    Ok(bytes.get(8..8 + len).map(<[u8]>::to_vec))
+    let map = open_data(pins, STATE)?;
+    let mut bytes = table::read::<Chunk>(&map, |len| len.saturating_add(8))?;
+    bytes.drain(..8);
+    Ok(Some(bytes))
 }
 
 /// Replaces the persistent state as a whole.
@@ -404,9 +424,7 @@ pub fn read_state(pins: &Pins) -> Result<Option<Vec<u8>>> {
 pub fn write_state(pins: &Pins, state: &[u8]) -> Result<()> {
     let mut bytes = (state.len() as u64).to_ne_bytes().to_vec();
     bytes.extend_from_slice(state);
-    bytes.resize(bytes.len().next_multiple_of(CHUNK), 0);
-    let (chunks, _) = bytes.as_chunks::<CHUNK>();
-    let map = array(chunks.iter(), 0)?;
+    let map: Array<_, Chunk> = array(bytes.chunks(CHUNK), 0)?;
     replace(pins, STATE, |path| {
         map.pin(path).map_err(failed("pin the state"))
     })

@@ -10,4 +10,5 @@ pub mod maps;
 pub mod netlink;
 pub mod pins;
 mod syscall;
+mod table;
 pub mod terminal;

@@ -63,6 +63,49 @@ pub fn create_array_of_maps(
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// `BPF_MAP_DELETE_ELEM`
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+
+/// The part of `union bpf_attr` for one entry of a map.
+#[repr(C)]
+struct Entry {
+    map_fd: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Removes the map at an index of an array of maps, if there is one.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn delete_index(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let attr = Entry {
+        map_fd: map.as_raw_fd() as u32,
+        _padding: 0,
+        key: (&raw const index) as u64,
+        value: 0,
+        flags: 0,
+    };
+    // SAFETY: the structure is as long as the length that is passed, and the key lives until the call returns.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_DELETE_ELEM,
+            &raw const attr,
+            size_of::<Entry>(),
+        )
+    };
+    if answer == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        e if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        e => Err(e),
+    }
+}
+
 /// `BPF_MAP_LOOKUP_BATCH`, Linux 5.6; of per-CPU arrays 5.13.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 
