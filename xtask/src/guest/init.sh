@@ -29,7 +29,7 @@ number=0
 while IFS= read -r folder; do
     # Only beneath the folders in memory is there anything to make.
     busybox mkdir -p "/host$folder"
-    mount_share "share$number" "$folder" cache=mmap
+    mount_share "share$number" "$folder" cache=loose
     number=$((number + 1))
 done <<END
 $shares

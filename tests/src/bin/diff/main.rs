@@ -32,6 +32,9 @@ struct Options {
     /// Every so many cases, by processes of cangw alone
     #[arg(long, default_value_t = 30)]
     commands_every: u64,
+    /// How many cases at once, each in namespaces of its own
+    #[arg(long, default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=8))]
+    contests: usize,
     /// Only the real can-gw and the model
     #[arg(long)]
     without_ours: bool,

@@ -1,5 +1,8 @@
 //! The cases, one after the other, until two contestants differ.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cangw_tests::diff::case::Case;
@@ -48,9 +51,10 @@ impl Seen {
 }
 
 impl Contest {
-    fn start(options: &Options) -> Self {
-        let can_gw = Worker::start(Cangw::CanUtils, 0);
-        let ours = (!options.without_ours).then(|| Worker::start(Cangw::Ours, 1));
+    /// Both on processors of their own, which they share with others of other contests.
+    fn start(options: &Options, number: usize) -> Self {
+        let can_gw = Worker::start(Cangw::CanUtils, number % 2);
+        let ours = (!options.without_ours).then(|| Worker::start(Cangw::Ours, (number + 1) % 2));
         let mut contest = Self {
             can_gw,
             ours,
@@ -75,13 +79,6 @@ impl Contest {
         self.can_gw.end().seen["vcan0"][0].bytes()[5] != 0
     }
 
-    fn set_max_hops(&self, hops: u8) {
-        self.can_gw.set_max_hops(hops);
-        if let Some(ours) = &self.ours {
-            ours.set_max_hops(hops);
-        }
-    }
-
     fn run(&self, case: &Case, way: Way) -> Seen {
         self.can_gw.begin(case, way);
         if let Some(ours) = &self.ours {
@@ -104,48 +101,143 @@ pub fn run(options: &Options, seed: u64) -> bool {
     // can-gw is loaded again for another max_hops.
     cases.sort_by_key(|(_, case)| case.max_hops);
     println!("cangw-diff: {} cases from seed {seed}", cases.len());
-    let contest = Contest::start(options);
+    let _expedited = Expedited::begin();
+    let mut contests: Vec<_> = (0..options.contests)
+        .map(|number| Contest::start(options, number))
+        .collect();
     let before = std::fs::read_to_string("/sys/module/can_gw/parameters/max_hops");
-    let same = all(&contest, options, &cases, seed);
+    let same = all(&mut contests, options, &cases, seed);
     if let Some(hops) = before.ok().and_then(|text| text.trim().parse().ok()) {
-        contest.can_gw.set_max_hops(hops);
+        contests[0].can_gw.set_max_hops(hops);
     }
     same
 }
 
-fn all(contest: &Contest, options: &Options, cases: &[(u64, Case)], first: u64) -> bool {
-    let start = Instant::now();
-    let mut told = start;
-    let mut hops = None;
-    let (mut frames, mut rules) = (0, 0);
-    for (done, (seed, case)) in cases.iter().enumerate() {
-        if hops != Some(case.max_hops) {
-            contest.set_max_hops(case.max_hops);
-            hops = Some(case.max_hops);
-        }
-        let way = way(seed - first, options.commands_every);
-        let seen = contest.run(case, way);
-        for who in [Who::Model, Who::Ours] {
-            if seen.difference(who).is_some() {
-                report(contest, *seed, case, way, who);
-                return false;
+fn all(contests: &mut [Contest], options: &Options, cases: &[(u64, Case)], first: u64) -> bool {
+    let progress = Mutex::new(Progress::default());
+    for of_hops in cases.chunk_by(|(_, a), (_, b)| a.max_hops == b.max_hops) {
+        let hops = of_hops[0].1.max_hops;
+        // It is the module's, for all namespaces.
+        contests[0].can_gw.set_max_hops(hops);
+        for contest in &mut *contests {
+            if let Some(ours) = &contest.ours {
+                ours.set_max_hops(hops);
             }
         }
-        frames += case.frames();
-        rules += case.rules();
-        if told.elapsed() > PROGRESS {
-            told = Instant::now();
-            let rate = (done + 1) as f64 / start.elapsed().as_secs_f64();
-            println!("{} cases, {rate:.1} a second", done + 1);
+        let next = &Mutex::new(of_hops.iter());
+        let (differs, progress) = (&AtomicBool::new(false), &progress);
+        thread::scope(|scope| {
+            for contest in &mut *contests {
+                scope.spawn(move || {
+                    while let Some((seed, case)) = take(next, differs) {
+                        let way = way(seed - first, options.commands_every);
+                        let seen = contest.run(case, way);
+                        let who = [Who::Model, Who::Ours]
+                            .into_iter()
+                            .find(|who| seen.difference(*who).is_some());
+                        if let Some(who) = who {
+                            if !differs.swap(true, Ordering::Relaxed) {
+                                report(contest, *seed, case, way, who);
+                            }
+                            return;
+                        }
+                        lock(progress).add(case);
+                    }
+                });
+            }
+        });
+        if differs.load(Ordering::Relaxed) {
+            return false;
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "cangw-diff: {} cases, {frames} frames, {rules} rules without a difference in {seconds:.0} s, {:.1} cases a second, seed {first}",
-        cases.len(),
-        cases.len() as f64 / seconds
-    );
+    lock(&progress).sum_up(first);
     true
+}
+
+/// The next case, unless one has differed.
+fn take<'a>(
+    cases: &Mutex<impl Iterator<Item = &'a (u64, Case)>>,
+    differs: &AtomicBool,
+) -> Option<&'a (u64, Case)> {
+    if differs.load(Ordering::Relaxed) {
+        return None;
+    }
+    lock(cases).next()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What has been run without a difference.
+struct Progress {
+    start: Instant,
+    told: Instant,
+    cases: usize,
+    frames: usize,
+    rules: usize,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let start = Instant::now();
+        Self {
+            start,
+            told: start,
+            cases: 0,
+            frames: 0,
+            rules: 0,
+        }
+    }
+}
+
+impl Progress {
+    fn add(&mut self, case: &Case) {
+        self.cases += 1;
+        self.frames += case.frames();
+        self.rules += case.rules();
+        if self.told.elapsed() > PROGRESS {
+            self.told = Instant::now();
+            println!("{} cases, {:.1} a second", self.cases, self.rate());
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.cases as f64 / self.start.elapsed().as_secs_f64()
+    }
+
+    fn sum_up(&self, first: u64) {
+        let Self {
+            cases,
+            frames,
+            rules,
+            ..
+        } = self;
+        let (seconds, rate) = (self.start.elapsed().as_secs(), self.rate());
+        println!(
+            "cangw-diff: {cases} cases, {frames} frames, {rules} rules without a difference in {seconds} s, {rate:.1} cases a second, seed {first}"
+        );
+    }
+}
+
+/// Lets the kernel wait for its readers at once instead of after some ticks, as long as this lives: each change of tables waits.
+struct Expedited(String);
+
+const RCU_EXPEDITED: &str = "/sys/kernel/rcu_expedited";
+
+impl Expedited {
+    fn begin() -> Option<Self> {
+        let before = std::fs::read_to_string(RCU_EXPEDITED).ok()?;
+        std::fs::write(RCU_EXPEDITED, "1").ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Expedited {
+    fn drop(&mut self) {
+        // A number of bytes at most: it was read from there.
+        let _ = std::fs::write(RCU_EXPEDITED, &self.0);
+    }
 }
 
 fn way(number: u64, commands_every: u64) -> Way {
