@@ -23,10 +23,11 @@ fn head(data: usize, data_end: usize, offset: u32) -> Option<Head> {
     if start + field::HEAD > data_end {
         return None;
     }
-    // SAFETY: the bytes start..start + HEAD lie within the packet, checked above; the array has no alignment.
-    Some(Head::from_bytes(unsafe {
-        *(start as *const [u8; field::HEAD])
-    }))
+    // One load instead of seven.
+    // SAFETY: the bytes start..start + HEAD lie within the packet, checked above. The kernel's own receive path reads them
+    // there as the first word of struct canfd_frame, which it aligns to 8 bytes.
+    let word = unsafe { *(start as *const u64) };
+    Some(Head::from_bytes(word.to_ne_bytes()))
 }
 
 /// Whether `len` bytes pass the MTU of an interface; also true when the interface is gone, which is counted as refused.

@@ -52,9 +52,17 @@ pub fn find(ctx: &TcContext) -> Result<Found, i32> {
         maps::count_reason(slot, Reason::NoTables);
         return Err(TC_ACT_OK);
     }
-    let Some((layout, id)) = frame(skb, kind) else {
-        return Err(unlisted(slot, tables, state, Reason::Malformed));
+    let malformed = || Err(unlisted(slot, tables, state, Reason::Malformed));
+    let Some(layout) = layout(kind, skb.len()) else {
+        return malformed();
     };
+    let Some(head) = skb.head(layout.prefix) else {
+        return malformed();
+    };
+    if !head.is_valid(layout) {
+        return malformed();
+    }
+    let id = head.id;
     match classify(tables, &Aux, kind, id, || skb.xl_fields()) {
         Ok(NO_RULE) => Err(unlisted(slot, tables, state, Reason::Unmatched)),
         Ok(list) => {
@@ -69,7 +77,7 @@ pub fn find(ctx: &TcContext) -> Result<Found, i32> {
                 list,
             })
         }
-        Err(_) => Err(unlisted(slot, tables, state, Reason::Malformed)),
+        Err(_) => malformed(),
     }
 }
 
@@ -81,14 +89,6 @@ fn unlisted(slot: u32, tables: &Tables, state: u32, reason: Reason) -> i32 {
     let denied = denies && matches!(reason, Reason::Unmatched);
     maps::count_reason(slot, if denied { Reason::Denied } else { reason });
     if denies { TC_ACT_SHOT } else { TC_ACT_OK }
-}
-
-/// Where the frame lies, and its identifier.
-#[inline(always)]
-fn frame(skb: Skb, kind: FrameType) -> Option<(Layout, u32)> {
-    let layout = layout(kind, skb.len())?;
-    let head = skb.head(layout.prefix)?;
-    head.is_valid(layout).then_some((layout, head.id))
 }
 
 /// Receives a frame. `TC_ACT_OK` lets it go on to local sockets; `TC_ACT_UNSPEC` leads to the filter of its mark.
