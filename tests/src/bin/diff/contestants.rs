@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
+use cangw_tests::can_gw::{CanGw, Change};
 use cangw_tests::diff::case::{Case, Step};
 use cangw_tests::diff::contestant::Observation;
 use cangw_tests::diff::network::{IDLE, Network};
@@ -11,7 +12,6 @@ use cangw_tests::diff::rule::Rule;
 use cangw_tests::sys;
 use cangw_tests::tool::{Answer, Cangw};
 
-use crate::gw::{CanGw, Change};
 use crate::ours;
 
 /// How rules are changed and read.

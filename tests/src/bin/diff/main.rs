@@ -1,7 +1,6 @@
 //! The differential test: random cases through the real can-gw, a model of it, and our gateway.
 
 mod contestants;
-mod gw;
 mod host;
 mod ours;
 mod run;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use cangw_tests::diff::rule::{Crc8, FLAGS, Modification, Operation, Profile, Rule, Span};
-use cangw_tests::sys::{self, Ready};
+use crate::diff::rule::{Crc8, FLAGS, Modification, Operation, Profile, Rule, Span};
+use crate::sys::{self, Ready};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
@@ -55,12 +55,19 @@ pub struct CanGw {
 }
 
 impl CanGw {
+    /// Opens one that knows interfaces by these names.
+    ///
+    /// # Errors
+    /// The kernel's.
     pub fn open(names: BTreeMap<u32, &'static str>) -> io::Result<Self> {
         let socket = sys::route_socket()?;
         Ok(Self { socket, names })
     }
 
     /// Changes the rules; the kernel's errno, or 0.
+    ///
+    /// # Errors
+    /// When the connection fails.
     pub fn change(&self, change: Change<'_>) -> io::Result<i32> {
         let (kind, rule) = match change {
             Change::Add(rule) => (RTM_NEWROUTE, Some(rule)),
@@ -89,6 +96,9 @@ impl CanGw {
     }
 
     /// The rules with their counters as `cangw -L` prints them.
+    ///
+    /// # Errors
+    /// When the connection fails.
     pub fn list(&self) -> io::Result<String> {
         let message = Message::new(RTM_GETROUTE, REQUEST | DUMP, None);
         sys::send(&self.socket, &message.finish())?;
@@ -107,7 +117,7 @@ impl CanGw {
     fn receive(&self, mut done: impl FnMut(u16, &[u8]) -> bool) -> io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
         loop {
-            sys::wait(&self.socket, Ready::Read, cangw_tests::socket::PATIENCE)?;
+            sys::wait(&self.socket, Ready::Read, crate::socket::PATIENCE)?;
             let length = sys::receive(&self.socket, &mut buffer)?.length;
             let mut rest = &buffer[..length];
             while rest.len() >= HEAD {

@@ -1,0 +1,249 @@
+//! What is measured.
+
+use cangw_tests::frame::{EFF, Frame};
+use fastrand::Rng;
+
+/// Who carries frames from one pair to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// Nobody: what the sender alone costs.
+    None,
+    /// `matchall` and `mirred redirect` without a program: the least that a second hop can cost.
+    Kernel,
+    /// A program that reads from one raw socket and writes to another.
+    Forwarder,
+    /// The kernel's can-gw.
+    CanGw,
+    /// Ours at tc, which local sockets see the frames of, as with can-gw.
+    Tc,
+    /// Ours at tc, exclusive.
+    TcExclusive,
+    /// Ours at XDP, exclusive.
+    XdpExclusive,
+}
+
+impl Gateway {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "no gateway",
+            Self::Kernel => "matchall, mirred",
+            Self::Forwarder => "two raw sockets",
+            Self::CanGw => "can-gw",
+            Self::Tc => "cangw tc",
+            Self::TcExclusive => "cangw tc exclusive",
+            Self::XdpExclusive => "cangw XDP exclusive",
+        }
+    }
+
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::Tc | Self::TcExclusive | Self::XdpExclusive)
+    }
+}
+
+/// What the rules ask of identifiers. The last rule matches the frame, no other does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One standard identifier each.
+    Standard,
+    /// One extended identifier each.
+    Extended,
+    /// Masks on standard identifiers, each for two of them.
+    Mask,
+    /// Masks on extended identifiers: any source address.
+    ExtendedMask,
+    /// Parameter groups of SAE J1939: any priority and source address.
+    Group,
+}
+
+impl Kind {
+    pub const ALL: [Self; 5] = [
+        Self::Standard,
+        Self::Extended,
+        Self::Mask,
+        Self::ExtendedMask,
+        Self::Group,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "11-bit identifiers",
+            Self::Extended => "29-bit identifiers",
+            Self::Mask => "11-bit masks",
+            Self::ExtendedMask => "29-bit masks",
+            Self::Group => "PGNs",
+        }
+    }
+
+    /// Identifier of the frames.
+    const fn id(self) -> u32 {
+        match self {
+            Self::Standard | Self::Mask => 0x123,
+            Self::Extended => EFF | 0x1234,
+            Self::ExtendedMask | Self::Group => EFF | 0x1855_0721,
+        }
+    }
+
+    /// How many rules there can be.
+    const fn most(self) -> u32 {
+        match self {
+            Self::Standard => 2048,
+            _ => 10_000,
+        }
+    }
+
+    /// Identifiers and masks of so many rules.
+    pub fn filters(self, count: u32) -> Vec<(u32, u32)> {
+        let mask_of_last = match self {
+            Self::Standard => 0xC000_07FF,
+            Self::Mask => 0xC000_07FE,
+            Self::Extended => 0xDFFF_FFFF,
+            Self::ExtendedMask => 0x9FFF_FF00,
+            Self::Group => 0x83FF_FF00,
+        };
+        let last = (self.id() & mask_of_last, mask_of_last);
+        let mut random = Rng::with_seed(1);
+        let mut others = (0..).filter_map(|number: u32| {
+            let filter = match self {
+                Self::Standard => (number, mask_of_last),
+                Self::Extended => (EFF | (number * 7919), mask_of_last),
+                Self::Mask => {
+                    let mask = 0xC000_07FF & !(1 << random.u32(0..11));
+                    (random.u32(0..0x800) & mask, mask)
+                }
+                Self::ExtendedMask | Self::Group => (EFF | (number << 8), mask_of_last),
+            };
+            (self.id() & filter.1 != filter.0).then_some(filter)
+        });
+        let mut filters: Vec<_> = others.by_ref().take(count as usize - 1).collect();
+        filters.push(last);
+        filters
+    }
+}
+
+/// A measurement.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The table that it belongs to.
+    pub group: &'static str,
+    pub gateway: Gateway,
+    pub kind: Kind,
+    pub rules: u32,
+    /// Interfaces to which each frame goes.
+    pub targets: u32,
+    /// Whether the rule changes the identifier and a byte, and writes a CRC8.
+    pub changes: bool,
+    pub fd: bool,
+    /// Frames that are sent.
+    pub frames: u32,
+    /// Whether a check for regressions has it.
+    pub quick: bool,
+}
+
+impl Case {
+    const fn new(group: &'static str, gateway: Gateway) -> Self {
+        Self {
+            group,
+            gateway,
+            kind: Kind::Standard,
+            rules: 1,
+            targets: 1,
+            changes: false,
+            fd: false,
+            frames: 10_000,
+            quick: true,
+        }
+    }
+
+    /// Tells it from all others.
+    pub fn name(&self) -> String {
+        let Self {
+            rules,
+            targets,
+            gateway,
+            ..
+        } = self;
+        let gateway = gateway.name();
+        match self.group {
+            RULES => format!("{gateway}, {rules} {}", self.kind.name()),
+            TARGETS => format!("{gateway}, {targets} targets"),
+            CHANGES => format!("{gateway}, -m and CRC8"),
+            FD => format!("{gateway}, CAN FD"),
+            _ => gateway.to_owned(),
+        }
+    }
+
+    pub fn frame(&self) -> Frame {
+        let data = [1, 2, 3, 4, 5, 6, 7, 8];
+        if self.fd {
+            Frame::fd(self.kind.id(), 0, &[data; 8].concat())
+        } else {
+            Frame::classic(self.kind.id(), &data)
+        }
+    }
+
+    pub fn forwards(&self) -> bool {
+        self.gateway != Gateway::None
+    }
+}
+
+pub const PATH: &str = "path";
+const RULES: &str = "rules";
+const TARGETS: &str = "targets";
+const CHANGES: &str = "changes";
+const FD: &str = "fd";
+
+/// All measurements.
+pub fn all() -> Vec<Case> {
+    use Gateway::{CanGw, Forwarder, Kernel, None, Tc, TcExclusive, XdpExclusive};
+    let mut cases: Vec<Case> = [
+        None,
+        Kernel,
+        CanGw,
+        Forwarder,
+        Tc,
+        TcExclusive,
+        XdpExclusive,
+    ]
+    .map(|gateway| Case::new(PATH, gateway))
+    .into();
+    for kind in Kind::ALL {
+        for rules in [1, 10, 100, 1000, 10_000] {
+            if rules > kind.most() {
+                continue;
+            }
+            for gateway in [CanGw, Tc, TcExclusive] {
+                // A mask costs can-gw 7 instructions for each frame.
+                let scans = gateway == CanGw && rules == 10_000;
+                cases.push(Case {
+                    kind,
+                    rules,
+                    frames: if scans { 1000 } else { 10_000 },
+                    quick: gateway.is_ours() && rules == 10_000
+                        || kind == Kind::Mask && rules == 1000,
+                    ..Case::new(RULES, gateway)
+                });
+            }
+        }
+    }
+    for (group, targets, changes, fd) in [
+        (CHANGES, 1, true, false),
+        (FD, 1, false, true),
+        // Of a hub of 8 and of 32 ports, all but the one where the frame enters.
+        (TARGETS, 7, false, false),
+        (TARGETS, 31, false, false),
+    ] {
+        for gateway in [CanGw, Tc, TcExclusive] {
+            cases.push(Case {
+                targets,
+                changes,
+                fd,
+                frames: 10_000 / targets / BATCH * BATCH,
+                ..Case::new(group, gateway)
+            });
+        }
+    }
+    cases
+}
+
+/// Frames that are sent in one go.
+pub const BATCH: u32 = 100;

@@ -1,0 +1,79 @@
+//! What a frame costs on its way through a gateway: from `send()` on one vxcan pair to reception on another.
+//!
+//! `cargo xtask bench` runs this in guests that count instructions, where a nanosecond is an executed instruction, and
+//! the numbers repeat to about 0.1 %. Everywhere else they are times of the machine.
+
+mod cases;
+mod measure;
+mod scene;
+
+use std::io::Write as _;
+
+use cangw_tests::sys;
+use clap::Parser;
+
+use cases::Case;
+use measure::{Measured, View};
+
+/// Measures what a frame costs with and without gateways. Writes a JSON object a line, and a table to standard error.
+#[derive(Parser)]
+struct Options {
+    /// Only what a check for regressions needs
+    #[arg(long)]
+    quick: bool,
+    /// Latency and throughput by the clock instead of instructions
+    #[arg(long)]
+    clock: bool,
+    /// Only measurements whose names contain this, beside the sender alone
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+impl Options {
+    fn wants(&self, case: &Case) -> bool {
+        if self.clock && !(case.group == cases::PATH && case.forwards()) {
+            return false;
+        }
+        let named = |filter: &String| !case.forwards() || case.name().contains(filter);
+        (case.quick || !self.quick) && self.filter.as_ref().is_none_or(named)
+    }
+}
+
+fn main() {
+    let options = Options::parse();
+    if !sys::is_root() {
+        eprintln!(
+            "cangw-bench: network namespaces need root; `cargo xtask bench` runs this in a guest"
+        );
+        std::process::exit(1);
+    }
+    let mut base = None;
+    let mut reading = None;
+    for case in cases::all().iter().filter(|case| options.wants(case)) {
+        let measured = if options.clock {
+            measure::time(case)
+        } else {
+            measure::count(case, &mut reading)
+        };
+        show(&measured, &mut base);
+        let line = serde_json::to_string(&measured).expect("numbers and texts are JSON");
+        writeln!(std::io::stdout(), "{line}").expect("standard output can be written");
+    }
+}
+
+fn show(measured: &Measured, base: &mut Option<f64>) {
+    let name = &measured.name;
+    match measured.view {
+        View::Counted(each) => {
+            let added = each - *base.get_or_insert(each);
+            eprintln!("{name:45} {each:8.0} {added:8.0}");
+        }
+        View::Clock {
+            median_us,
+            p99_us,
+            frames_per_s,
+        } => eprintln!(
+            "{name:45} {median_us:8.1} us {p99_us:8.1} us (99 %) {frames_per_s:10.0} frames a second"
+        ),
+    }
+}

@@ -1,0 +1,204 @@
+//! Pairs of interfaces with a gateway between them.
+//!
+//!     sender ── a0 ══ a1 ── gateway ── b0 ══ r0 ── receiver
+//!                                   └─ b1 ══ r1 ── receiver …
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use cangw_tests::can_gw::{CanGw, Change};
+use cangw_tests::diff::rule::{Crc8, DATA, ID, Modification, Operation, Rule, Span};
+use cangw_tests::namespace::Namespace;
+use cangw_tests::socket::CanSocket;
+use cangw_tests::tool::Cangw;
+
+use crate::cases::{Case, Gateway};
+
+/// Where frames enter.
+const SOURCE: &str = "a1";
+/// Where they leave: one for each port of the largest hub but one.
+const TARGETS: [&str; 31] = [
+    "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "b8", "b9", "b10", "b11", "b12", "b13", "b14",
+    "b15", "b16", "b17", "b18", "b19", "b20", "b21", "b22", "b23", "b24", "b25", "b26", "b27",
+    "b28", "b29", "b30",
+];
+/// Above the numbers that the kernel gives out here.
+const FIRST_INDEX: u32 = 100;
+
+/// A namespace that is ready for a case.
+pub struct Scene {
+    namespace: Namespace,
+    pub sender: CanSocket,
+    pub receivers: Vec<CanSocket>,
+    forwarder: Option<Forwarder>,
+}
+
+impl Scene {
+    pub fn new(case: &Case) -> Self {
+        let namespace = Namespace::new("bench");
+        let targets = &TARGETS[..case.targets as usize];
+        let mut links = format!("link add {SOURCE} index {FIRST_INDEX} type vxcan peer name a0\n");
+        let mut names = vec!["a0".to_owned(), SOURCE.to_owned()];
+        for (number, target) in targets.iter().enumerate() {
+            let index = FIRST_INDEX + 1 + number as u32;
+            let _ = writeln!(
+                links,
+                "link add {target} index {index} type vxcan peer name r{number}"
+            );
+            names.extend([(*target).to_owned(), format!("r{number}")]);
+        }
+        for name in names {
+            let _ = writeln!(links, "link set {name} mtu 72 up");
+        }
+        namespace.ip(&links);
+        let forwarder = install(&namespace, case, targets);
+        let receivers = (0..targets.len()).map(|n| CanSocket::open(&namespace, &format!("r{n}")));
+        Self {
+            sender: CanSocket::open(&namespace, "a0").deaf(),
+            receivers: receivers.collect(),
+            namespace,
+            forwarder,
+        }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        drop(self.forwarder.take());
+        Cangw::Ours.must(&self.namespace, "-F");
+    }
+}
+
+fn install(namespace: &Namespace, case: &Case, targets: &[&'static str]) -> Option<Forwarder> {
+    let rules = rules(case, targets);
+    match case.gateway {
+        Gateway::None => {}
+        Gateway::Kernel => {
+            let _ = namespace.output("tc", &["qdisc", "add", "dev", SOURCE, "clsact"]);
+            let filter = format!(
+                "filter add dev {SOURCE} ingress matchall action mirred egress redirect dev {}",
+                targets[0]
+            );
+            let _ = namespace.output("tc", &filter.split(' ').collect::<Vec<_>>());
+        }
+        Gateway::Forwarder => return Some(Forwarder::start(namespace, targets[0])),
+        Gateway::CanGw => {
+            let indices = (FIRST_INDEX..).zip([&[SOURCE], targets].concat());
+            let names: BTreeMap<u32, &'static str> = indices.collect();
+            namespace.enter(|| {
+                let can_gw = CanGw::open(names).expect("a netlink socket");
+                for rule in &rules {
+                    let answer = can_gw.change(Change::Add(rule)).expect("can-gw answers");
+                    assert_eq!(answer, 0, "can-gw and {}", rule.options());
+                }
+            });
+        }
+        Gateway::Tc | Gateway::TcExclusive | Gateway::XdpExclusive => {
+            if case.gateway != Gateway::Tc {
+                Cangw::Ours.must(namespace, "interface set a1 exclusive on");
+            }
+            if case.gateway == Gateway::XdpExclusive {
+                Cangw::Ours.must(namespace, "interface set a1 engine xdp");
+            }
+            let text: String = rules.iter().map(|rule| rule.options() + "\n").collect();
+            let file = std::env::temp_dir().join(format!("cangw-bench-{}", std::process::id()));
+            std::fs::write(&file, text).expect("the temporary folder can be written");
+            Cangw::Ours.must(namespace, &format!("rule load {}", file.display()));
+            let _ = std::fs::remove_file(file);
+        }
+    }
+    None
+}
+
+fn rules(case: &Case, targets: &[&'static str]) -> Vec<Rule> {
+    let filters = case.kind.filters(case.rules);
+    let for_target = |target: &&'static str| {
+        let rule = |filter| Rule {
+            fd: case.fd,
+            filter: Some(filter),
+            ..changing(case, Rule::new(SOURCE, target))
+        };
+        filters.iter().copied().map(rule).collect::<Vec<_>>()
+    };
+    targets.iter().flat_map(for_target).collect()
+}
+
+/// Another identifier, a byte less, and a checksum over seven bytes, where the case asks for that.
+fn changing(case: &Case, rule: Rule) -> Rule {
+    if !case.changes {
+        return rule;
+    }
+    let modification = |operation, elements, id, data: u64| {
+        let mut bytes = [0; 64];
+        bytes[..8].copy_from_slice(&data.to_be_bytes());
+        Modification {
+            operation,
+            elements,
+            id,
+            len: 0,
+            flags: 0,
+            data: bytes,
+        }
+    };
+    let mut table = Box::new([0; 256]);
+    for (number, byte) in (0..=255).zip(table.iter_mut()) {
+        *byte = number;
+    }
+    Rule {
+        modifications: vec![
+            modification(Operation::Set, ID, 0x124, 0),
+            modification(Operation::And, DATA, 0, 0x00FF_FFFF_FFFF_FFFF),
+        ],
+        crc8: Some(Crc8 {
+            span: Span {
+                from: 0,
+                to: 6,
+                result: 7,
+                init: 0xFF,
+            },
+            final_xor: 0xFF,
+            table,
+        }),
+        ..rule
+    }
+}
+
+/// What people write by hand, in a thread of its own.
+struct Forwarder {
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Forwarder {
+    fn start(namespace: &Namespace, target: &str) -> Self {
+        let from = CanSocket::open(namespace, SOURCE);
+        let to = CanSocket::open(namespace, target).deaf();
+        let ends = Arc::new(AtomicBool::new(false));
+        let until = ends.clone();
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                if let Some(frame) = from.receive_within(Duration::from_millis(100)) {
+                    to.send(&frame);
+                }
+            }
+        });
+        Self {
+            ends,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // When it panicked, it said why.
+            let _ = thread.join();
+        }
+    }
+}
