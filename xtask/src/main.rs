@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Verb::Diff(options) => diff::run(&options),
         Verb::Vm(options) => vm::run(&options),
         Verb::Lint(_) => lint::run().map(|()| 0),
-        Verb::Bench(options) => bench::run(&options).map(|()| 0),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Fuzz(options) => fuzz::run(&options).map(|()| 0),
     };
     match outcome {

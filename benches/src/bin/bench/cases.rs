@@ -25,10 +25,10 @@ pub enum Gateway {
 impl Gateway {
     pub const fn name(self) -> &'static str {
         match self {
-            Self::None => "no gateway",
+            Self::None => cangw_benches::NO_GATEWAY,
             Self::Kernel => "matchall, mirred",
             Self::Forwarder => "two raw sockets",
-            Self::CanGw => "can-gw",
+            Self::CanGw => cangw_benches::CAN_GW,
             Self::Tc => "cangw tc",
             Self::TcExclusive => "cangw tc exclusive",
             Self::XdpExclusive => "cangw XDP exclusive",

@@ -9,11 +9,11 @@ mod scene;
 
 use std::io::Write as _;
 
+use cangw_benches::{Measured, View};
 use cangw_tests::sys;
 use clap::Parser;
 
 use cases::Case;
-use measure::{Measured, View};
 
 /// Measures what a frame costs with and without gateways. Writes a JSON object a line, and a table to standard error.
 #[derive(Parser)]
@@ -64,7 +64,7 @@ fn main() {
 fn show(measured: &Measured, base: &mut Option<f64>) {
     let name = &measured.name;
     match measured.view {
-        View::Counted(each) => {
+        View::Counted { instructions: each } => {
             let added = each - *base.get_or_insert(each);
             eprintln!("{name:45} {each:8.0} {added:8.0}");
         }

@@ -2,38 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use cangw_benches::{Measured, View};
 
 use crate::cases::{BATCH, Case, Gateway};
 use crate::scene::Scene;
-
-/// What a case costs.
-#[derive(Serialize)]
-pub struct Measured {
-    pub name: String,
-    pub group: &'static str,
-    pub gateway: &'static str,
-    pub kind: &'static str,
-    pub rules: u32,
-    pub targets: u32,
-    pub sent: u32,
-    pub delivered: u32,
-    pub view: View,
-}
-
-/// How it was measured.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum View {
-    /// Nanoseconds for each frame that was sent, which are instructions in a guest that counts.
-    Counted(f64),
-    /// By the clock, one frame at a time in microseconds, and as many as go in frames a second.
-    Clock {
-        median_us: f64,
-        p99_us: f64,
-        frames_per_s: f64,
-    },
-}
 
 /// Measures instructions. `reading` is what taking a frame out of a socket costs, in nanoseconds, if that is known; the first
 /// measurement finds it out.
@@ -74,7 +46,12 @@ pub fn count(case: &Case, reading: &mut Option<f64>) -> Measured {
         }
         _ => {}
     }
-    measured(case, case.frames, delivered, View::Counted(each))
+    measured(
+        case,
+        case.frames,
+        delivered,
+        View::Counted { instructions: each },
+    )
 }
 
 /// Measures by the clock.
@@ -122,9 +99,9 @@ fn measured(case: &Case, sent: u32, delivered: u32, view: View) -> Measured {
     assert_eq!(delivered, expected, "frames that arrived: {}", case.name());
     Measured {
         name: case.name(),
-        group: case.group,
-        gateway: case.gateway.name(),
-        kind: case.kind.name(),
+        group: case.group.to_owned(),
+        gateway: case.gateway.name().to_owned(),
+        kind: case.kind.name().to_owned(),
         rules: case.rules,
         targets: case.targets,
         sent,

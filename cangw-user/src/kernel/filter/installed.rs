@@ -1,0 +1,162 @@
+//! The lists that an interface has.
+
+use std::collections::{HashMap, HashSet};
+
+use cangw_common::abi::mark;
+use netlink_packet_core::Nla as _;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::tc::{TcAttribute, TcMessage, TcOption};
+
+use super::action::{EGRESS_MIRROR, EGRESS_REDIRECT, Plan, Raw, TCA_ACT_STATS};
+use super::{INGRESS, PRIORITY, TCA_FW_ACT, header};
+use crate::error::{Error, Result};
+use crate::kernel::attr;
+use crate::kernel::netlink::Netlink;
+
+const TCA_STATS_QUEUE: u16 = 3;
+/// Offset of `overlimits` in `struct gnet_stats_queue`.
+const OVERLIMITS: usize = 16;
+
+/// A filter of ours, as the kernel has it.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Number of the run, from 0.
+    pub(super) run: u16,
+    /// Handle of the list.
+    pub handle: u32,
+    actions: Vec<Raw>,
+    /// Frames that a send action could not deliver, by rule.
+    pub refused: Vec<(u32, u32)>,
+}
+
+/// The filters of ours at an interface.
+///
+/// # Errors
+/// When the kernel refuses to list them.
+pub fn installed(netlink: &Netlink, ifindex: u32) -> Result<Vec<Installed>> {
+    Ok(filters(netlink, ifindex)?
+        .iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewTrafficFilter(m) => parse(m),
+            _ => None,
+        })
+        .collect())
+}
+
+/// All filters at the ingress hook of an interface.
+pub(super) fn filters(netlink: &Netlink, ifindex: u32) -> Result<Vec<RouteNetlinkMessage>> {
+    let mut header = header(ifindex, INGRESS, 0, 0);
+    header.info = 0;
+    let request = RouteNetlinkMessage::GetTrafficFilter(TcMessage::from_parts(header, Vec::new()));
+    match netlink.dump("list the filters", request) {
+        // No qdisc, no filters.
+        Err(Error::Netlink { source, .. })
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::ENOENT | libc::EINVAL | libc::ENODEV)
+            ) =>
+        {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
+fn parse(message: &TcMessage) -> Option<Installed> {
+    let priority = (message.header.info >> 16) as u16;
+    let run = priority.checked_sub(PRIORITY + 1)? / 2;
+    let handle = u32::from(message.header.handle);
+    if handle == 0
+        || !message
+            .attributes
+            .iter()
+            .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "fw"))
+    {
+        return None;
+    }
+    let mut filter = Installed {
+        run,
+        handle,
+        actions: Vec::new(),
+        refused: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        let TcAttribute::Options(options) = attribute else {
+            continue;
+        };
+        for option in options {
+            let TcOption::Other(nla) = option else {
+                continue;
+            };
+            let mut value = vec![0; nla.value_len()];
+            nla.emit_value(&mut value);
+            let Some(actions) = attr::find(&value, TCA_FW_ACT) else {
+                continue;
+            };
+            for (_, action) in attr::each(actions) {
+                let raw = Raw::parse(action)?;
+                if raw.kind == "mirred" && matches!(raw.first, EGRESS_REDIRECT | EGRESS_MIRROR) {
+                    let refused = attr::find(action, TCA_ACT_STATS)
+                        .and_then(|stats| attr::find(stats, TCA_STATS_QUEUE))
+                        .and_then(|queue| attr::u32_at(queue, OVERLIMITS))
+                        .unwrap_or(0);
+                    filter.refused.push((raw.rule, refused));
+                }
+                filter.actions.push(raw);
+            }
+        }
+    }
+    Some(filter)
+}
+
+/// The lists that an interface has, to find those that can stay.
+#[derive(Debug, Default)]
+pub struct Lists {
+    by_handle: HashMap<u32, Vec<Vec<Raw>>>,
+    by_content: HashMap<Vec<Vec<Raw>>, Vec<u32>>,
+}
+
+impl Lists {
+    /// Puts the runs of each list together.
+    #[must_use]
+    pub fn new(mut installed: Vec<Installed>) -> Self {
+        installed.sort_by_key(|filter| filter.run);
+        let mut lists = Self::default();
+        for filter in installed {
+            let runs = lists.by_handle.entry(filter.handle).or_default();
+            runs.push(filter.actions);
+        }
+        for (handle, runs) in &lists.by_handle {
+            let handles = lists.by_content.entry(runs.clone()).or_default();
+            handles.push(*handle);
+        }
+        lists
+    }
+
+    /// The handles in use, without the bits that tell twins apart.
+    #[must_use]
+    pub fn handles(&self) -> HashSet<u32> {
+        let handles = self.by_handle.keys();
+        handles.map(|handle| handle & mark::HANDLE).collect()
+    }
+
+    /// A handle of which the first twin is installed, and no twin with other actions. Twins are given by their bits.
+    #[must_use]
+    pub fn find(&self, twins: &[(u32, Plan)]) -> Option<u32> {
+        let (_, first) = twins.first()?;
+        let fits = |handle: u32| {
+            twins.iter().all(|(bits, plan)| {
+                let have = self.by_handle.get(&(handle | bits));
+                have.is_none_or(|have| *have == plan.raw())
+            })
+        };
+        let mut handles = self.by_content.get(&first.raw())?.iter().copied();
+        handles.find(|&handle| handle & !mark::HANDLE == 0 && fits(handle))
+    }
+
+    /// Whether anything is installed under a handle.
+    #[must_use]
+    pub fn has(&self, handle: u32) -> bool {
+        self.by_handle.contains_key(&handle)
+    }
+}
