@@ -452,7 +452,7 @@ pub enum Reason {
     Unmatched = 0,
     /// Not a CAN frame that the kernel's receive path would accept, or a standard frame with more than 11 identifier bits.
     Malformed = 1,
-    /// The interface has the program, but no tables.
+    /// The interface has the program, but no tables, or a rule's limits are missing.
     NoTables = 2,
     /// At XDP, a driver's private bytes stand before the frame and would leave with it (kernels before 7.x).
     Prefix = 3,

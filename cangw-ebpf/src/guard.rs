@@ -1,6 +1,6 @@
 //! Rules with a rate limit or faults: asked for each frame before a copy is sent.
 
-use cangw_common::abi::{BucketKey, Fault, Flight, Guard, PER_ID};
+use cangw_common::abi::{BucketKey, Fault, Flight, Guard, PER_ID, Reason};
 use cangw_common::edit::DUPLICATE;
 use cangw_common::guard::{choose, within_rate};
 
@@ -22,7 +22,8 @@ pub fn admit(flight: &mut Flight, flags: u32, rule: u32) -> u32 {
     }
     flight.again = 0;
     let Some(guard) = maps::guard(rule) else {
-        // There is a guard for every rule that userspace marked.
+        // There is one for every rule that userspace marked, so that this does not happen; if it did, it would be counted.
+        maps::count_reason(flight.slot, Reason::NoTables);
         return 0;
     };
     // SAFETY: here and below, `guard` points to a value of a map, which is valid until the program ends, and is changed by atomic

@@ -33,10 +33,12 @@ impl FromStr for IdRange {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let bad = || ParseError::Value {
-            option: "--id",
-            text: text.to_owned(),
-            expected: "identifiers with 3 hexadecimal digits (standard, to 7FF) or 8 (extended, to 1FFFFFFF), ranges FIRST-LAST of them, separated by commas",
+        let bad = || {
+            ParseError::value(
+                "--id",
+                text,
+                "identifiers with 3 hexadecimal digits (standard, to 7FF) or 8 (extended, to 1FFFFFFF), ranges FIRST-LAST of them, separated by commas",
+            )
         };
         let one = |text: &str| {
             let id = hex(text).filter(|_| !text.starts_with("0x"))?;

@@ -82,11 +82,8 @@ impl FromStr for Rate {
             let fits = frames > 0 && u64::from(frames) <= MAX_RATE * unit.seconds();
             fits.then_some(Self { frames, unit })
         };
-        rate().ok_or_else(|| ParseError::Value {
-            option: "--rate",
-            text: text.to_owned(),
-            expected: "frames in a time, such as 100/s, 30/min or 5/h, at most 1000000/s",
-        })
+        let expected = "frames in a time, such as 100/s, 30/min or 5/h, at most 1000000/s";
+        rate().ok_or_else(|| ParseError::value("--rate", text, expected))
     }
 }
 
@@ -129,11 +126,8 @@ impl FromStr for Share {
             let share = whole.checked_mul(1_000_000)?.checked_add(fraction)?;
             (share > 0 && share <= WHOLE).then_some(Self(share))
         };
-        share().ok_or_else(|| ParseError::Value {
-            option: "share",
-            text: text.to_owned(),
-            expected: "a percentage from 0.000001% to 100%, such as 1% or 0.25%",
-        })
+        let expected = "a percentage from 0.000001% to 100%, such as 1% or 0.25%";
+        share().ok_or_else(|| ParseError::value("share", text, expected))
     }
 }
 
@@ -184,11 +178,11 @@ impl Limits {
             );
         }
         match self.burst {
-            Some(burst) if burst == 0 || burst > MAX_BURST => Err(ParseError::Value {
-                option: "--burst",
-                text: burst.to_string(),
-                expected: "1 to 1000000 frames",
-            }),
+            Some(burst) if burst == 0 || burst > MAX_BURST => Err(ParseError::value(
+                "--burst",
+                &burst.to_string(),
+                "1 to 1000000 frames",
+            )),
             _ => Ok(()),
         }
     }

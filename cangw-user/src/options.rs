@@ -170,11 +170,7 @@ pub(crate) fn acceptance_text((value, mask): (u32, u32)) -> String {
 pub fn parse_byte(option: &'static str, text: &str) -> Result<u8, ParseError> {
     hex(text)
         .and_then(|value| u8::try_from(value).ok())
-        .ok_or_else(|| ParseError::Value {
-            option,
-            text: text.to_owned(),
-            expected: "a hexadecimal number to FF",
-        })
+        .ok_or_else(|| ParseError::value(option, text, "a hexadecimal number to FF"))
 }
 
 /// Parses `--af`: the acceptance field, or `value:mask`, hexadecimal.
@@ -185,11 +181,11 @@ pub fn parse_acceptance(text: &str) -> Result<(u32, u32), ParseError> {
     let (value, mask) = text.split_once(':').unwrap_or((text, "FFFFFFFF"));
     match (hex(value), hex(mask)) {
         (Some(value), Some(mask)) => Ok((value & mask, mask)),
-        _ => Err(ParseError::Value {
-            option: "--af",
-            text: text.to_owned(),
-            expected: "an acceptance field, or value:mask, in hexadecimal with at most 8 digits each",
-        }),
+        _ => Err(ParseError::value(
+            "--af",
+            text,
+            "an acceptance field, or value:mask, in hexadecimal with at most 8 digits each",
+        )),
     }
 }
 

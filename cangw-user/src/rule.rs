@@ -174,6 +174,15 @@ pub enum ParseError {
 }
 
 impl ParseError {
+    /// [`ParseError::Value`]
+    pub(crate) fn value(option: &'static str, text: &str, expected: &'static str) -> Self {
+        Self::Value {
+            option,
+            text: text.to_owned(),
+            expected,
+        }
+    }
+
     /// What can-utils' cangw prints in the same case.
     #[must_use]
     pub fn classic_message(&self) -> String {
