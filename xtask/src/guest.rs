@@ -158,7 +158,7 @@ fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> 
             "-accel",
             "tcg,thread=single",
             "-icount",
-            "shift=0,sleep=off",
+            "shift=0,sleep=on",
             "-smp",
             "1",
         ]);
