@@ -89,6 +89,8 @@ fn draw(path: &Path, line: &str, of: &OfKernel, axis: &Axis) -> Result<()> {
         .configure_mesh()
         .x_desc(axis.label)
         .y_desc("instructions added for a frame")
+        .x_label_formatter(&|value| format!("{value:.0}"))
+        .y_label_formatter(&|value| format!("{value:.0}"))
         .draw()?;
     let mut gateways: Vec<&str> = points.iter().map(|p| p.0).collect();
     gateways.dedup();
