@@ -154,6 +154,7 @@ fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> 
         .args(["--pdeathsig", "KILL", "--"])
         .arg(tool::path("qemu-system-x86_64")?);
     if machine.icount {
+        // With `sleep=off` the clock would jump to the end of a time limit whenever the guest waits for a file of the host.
         command.args([
             "-accel",
             "tcg,thread=single",

@@ -15,7 +15,7 @@ use cangw_common::edit::Edit;
 use super::bpf::{failed, replace};
 use super::pins::Pins;
 use super::syscall;
-use super::table::{self, MMAPABLE, Value, array};
+use super::table::{self, MMAPABLE, array, bytes};
 use crate::compile::Compiled;
 use crate::error::{Error, Result};
 
@@ -31,19 +31,6 @@ const WHOLE_TRIES: usize = 100;
 /// Bytes of the state in one map value.
 const CHUNK: usize = 4096;
 type Chunk = [u8; CHUNK];
-
-// SAFETY: bytes, and structures of integers without padding: abi.rs and edit.rs assert their sizes.
-unsafe impl Value for Chunk {}
-// SAFETY: as above.
-unsafe impl Value for Tables {}
-// SAFETY: as above.
-unsafe impl Value for Halves {}
-// SAFETY: as above.
-unsafe impl Value for CrossChunk {}
-// SAFETY: as above.
-unsafe impl Value for XlTables {}
-// SAFETY: as above.
-unsafe impl Value for Edit {}
 
 /// The maps that userspace writes and reads.
 pub struct Maps {
@@ -202,31 +189,34 @@ impl Maps {
                 .map_err(failed("install the exact identifiers"))?;
         }
         if !compiled.halves.is_empty() {
-            let halves = array(compiled.halves.iter().map(|h| h.bytes()), INNER_MAP)?;
+            let halves = array(
+                compiled.halves.iter().map(|halves| bytes(&**halves)),
+                INNER_MAP,
+            )?;
             self.halves
                 .set(aux, &halves, 0)
                 .map_err(failed("install the classes"))?;
         }
         if !compiled.cross.is_empty() {
-            let cross = array(compiled.cross.iter().map(Value::bytes), INNER_MAP)?;
+            let cross = array(compiled.cross.iter().map(bytes), INNER_MAP)?;
             self.cross
                 .set(aux, &cross, 0)
                 .map_err(failed("install the cross table"))?;
         }
         if let Some(xl) = &compiled.xl {
-            let xl = array(std::iter::once(xl.bytes()), 0)?;
+            let xl = array(std::iter::once(bytes(&**xl)), 0)?;
             self.xl
                 .set(aux, &xl, 0)
                 .map_err(failed("install the classes of CAN XL headers"))?;
         }
         if !compiled.edits.is_empty() {
-            let edits = array(compiled.edits.iter().map(|edit| edit.bytes()), INNER_MAP)?;
+            let edits = array(compiled.edits.iter().map(|edit| bytes(&**edit)), INNER_MAP)?;
             self.edits
                 .set(aux, &edits, 0)
                 .map_err(failed("install the modifications"))?;
         }
         let used = offset_of!(Tables, cells) + compiled.cells * size_of::<Cell>();
-        let tables = array(std::iter::once(&compiled.tables.bytes()[..used]), 0)?;
+        let tables = array(std::iter::once(&bytes(&*compiled.tables)[..used]), 0)?;
         self.tables
             .set(slot, &tables, 0)
             .map_err(failed("switch to the new tables"))
@@ -412,9 +402,11 @@ pub fn read_state(pins: &Pins) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     let map = open_data(pins, STATE)?;
-    let mut bytes = table::read::<Chunk>(&map, |len| len.saturating_add(8))?;
-    bytes.drain(..8);
-    Ok(Some(bytes))
+    let found = table::read::<Chunk>(&map, |len| len.saturating_add(8))?;
+    // Another version kept it in another form: nothing of it can be read, which its reader says.
+    Ok(Some(
+        found.map_or_else(Vec::new, |mut bytes| bytes.split_off(8)),
+    ))
 }
 
 /// Replaces the persistent state as a whole.

@@ -12,6 +12,19 @@ const BPF_MAP_CREATE: libc::c_long = 0;
 /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
 const ARRAY_OF_MAPS: u32 = 12;
 
+/// The system call bpf.
+///
+/// # Safety
+/// `attr` is laid out as the command asks, and what it points to is as long as it says and lives until this returns.
+unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: the structure is as long as the length that is passed; the kernel takes what is behind as 0.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<T>()) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(answer as i32)
+}
+
 /// The part of `union bpf_attr` that creates a map (include/uapi/linux/bpf.h).
 #[repr(C)]
 #[derive(Default)]
@@ -47,20 +60,10 @@ pub fn create_array_of_maps(
     for (to, from) in attr.map_name[..15].iter_mut().zip(name.bytes()) {
         *to = from;
     }
-    // SAFETY: the structure is as long as the length that is passed, and integers only; the kernel takes what is behind as 0.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_CREATE,
-            &raw const attr,
-            size_of::<MapCreate>(),
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: integers only.
+    let fd = unsafe { bpf(BPF_MAP_CREATE, &mut attr)? };
     // SAFETY: the kernel gave this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// `BPF_MAP_DELETE_ELEM`
@@ -81,28 +84,17 @@ struct Entry {
 /// # Errors
 /// The kernel's answer.
 pub fn delete_index(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    let attr = Entry {
+    let mut attr = Entry {
         map_fd: map.as_raw_fd() as u32,
         _padding: 0,
         key: (&raw const index) as u64,
         value: 0,
         flags: 0,
     };
-    // SAFETY: the structure is as long as the length that is passed, and the key lives until the call returns.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_DELETE_ELEM,
-            &raw const attr,
-            size_of::<Entry>(),
-        )
-    };
-    if answer == 0 {
-        return Ok(());
-    }
-    match io::Error::last_os_error() {
-        e if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        e => Err(e),
+    // SAFETY: the key lives until the call returns.
+    match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -152,20 +144,10 @@ pub fn lookup_batch<T: aya::Pod + Default>(
     };
     // SAFETY: the buffers hold `entries` keys and values, of which the kernel writes no more, and live until it returns. T is
     // plain data, for which every bit pattern is a value.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_MAP_LOOKUP_BATCH,
-            &raw mut batch,
-            size_of::<Batch>(),
-        )
-    };
-    // ENOENT says that there are no further entries.
-    if answer != 0 {
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ENOENT) {
-            return Err(error);
-        }
+    match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut batch) } {
+        // ENOENT says that there are no further entries.
+        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => return Err(e),
+        _ => {}
     }
     values.truncate(batch.count as usize * cpus);
     Ok(values)

@@ -1,8 +1,8 @@
 //! Arrays that are filled before anybody else sees them, and never changed: by memory, so that only what is needed is touched.
 
-use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
+use aya::Pod;
 use aya::maps::{Array, Map, MapData};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use memmap2::MmapOptions;
@@ -13,16 +13,10 @@ use crate::error::{Error, Result};
 /// `BPF_F_MMAPABLE`, Linux 5.5.
 pub const MMAPABLE: u32 = 1 << 10;
 
-/// A map value: integers without padding, each of whose bytes may be read, and for which all zeroes is a value.
-///
-/// # Safety
-/// The type must be that.
-pub unsafe trait Value: aya::Pod {
-    /// Its bytes.
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: who implements this trait promises bytes that are all initialized; they live as long as `self`.
-        unsafe { std::slice::from_raw_parts((&raw const *self).cast(), size_of::<Self>()) }
-    }
+/// The bytes of a value.
+pub fn bytes<T: Pod>(value: &T) -> &[u8] {
+    // SAFETY: who implements Pod promises that the value may be converted to bytes; they live as long as it does.
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
 }
 
 /// Creates an array with the flags and [`MMAPABLE`], each value beginning with the given bytes and ending in zeroes.
@@ -32,7 +26,7 @@ pub unsafe trait Value: aya::Pod {
 ///
 /// # Panics
 /// When bytes are longer than a value.
-pub fn array<'a, T: Value>(
+pub fn array<'a, T: Pod>(
     values: impl ExactSizeIterator<Item = &'a [u8]>,
     flags: u32,
 ) -> Result<Array<MapData, T>> {
@@ -65,18 +59,15 @@ pub fn array<'a, T: Value>(
 }
 
 /// The values of an array that [`array`] made, one behind the other, up to the length that `wanted` makes of the first 8 bytes,
-/// or all of them.
+/// or all of them; `None` when the array has another size of values.
 ///
 /// # Errors
-/// When the array has another size of values, or memory is short.
-pub fn read<T: Value>(map: &MapData, wanted: impl Fn(u64) -> u64) -> Result<Vec<u8>> {
+/// When memory is short.
+pub fn read<T: Pod>(map: &MapData, wanted: impl Fn(u64) -> u64) -> Result<Option<Vec<u8>>> {
     const { assert!(size_of::<T>().is_multiple_of(8)) };
     let info = map.info().map_err(failed("read a table"))?;
     if info.value_size() as usize != size_of::<T>() {
-        return Err(Error::io(
-            "read a table",
-            io::Error::other(format!("its values have {} bytes", info.value_size())),
-        ));
+        return Ok(None);
     }
     let len = size_of::<T>() * info.max_entries() as usize;
     let memory = MmapOptions::new()
@@ -98,5 +89,5 @@ pub fn read<T: Value>(map: &MapData, wanted: impl Fn(u64) -> u64) -> Result<Vec<
             .as_ptr()
             .copy_to_nonoverlapping(bytes.as_mut_ptr(), len)
     };
-    Ok(bytes)
+    Ok(Some(bytes))
 }

@@ -3,6 +3,8 @@
 use cangw_common::edit::FrameBytes;
 use proptest::prelude::*;
 
+use cangw_common::edit::Span;
+
 use super::*;
 
 const TABLE: &str = "1D"; // a table of one value, 256 times

@@ -29,6 +29,7 @@ number=0
 while IFS= read -r folder; do
     # Only beneath the folders in memory is there anything to make.
     busybox mkdir -p "/host$folder"
+    # What the guest writes here is on the host after the sync at its end.
     mount_share "share$number" "$folder" cache=loose
     number=$((number + 1))
 done <<END

@@ -92,14 +92,12 @@ fn draw(path: &Path, line: &str, of: &OfKernel, axis: &Axis) -> Result<()> {
         .x_label_formatter(&|value| format!("{value:.0}"))
         .y_label_formatter(&|value| format!("{value:.0}"))
         .draw()?;
-    let mut gateways: Vec<&str> = points.iter().map(|p| p.0).collect();
-    gateways.dedup();
-    let mut seen: Vec<&str> = Vec::new();
-    gateways.retain(|gateway| {
-        let new = !seen.contains(gateway);
-        seen.push(gateway);
-        new
-    });
+    let mut gateways: Vec<&str> = Vec::new();
+    for (gateway, ..) in &points {
+        if !gateways.contains(gateway) {
+            gateways.push(gateway);
+        }
+    }
     for (gateway, color) in gateways.into_iter().zip(COLORS) {
         let of_gateway = points.iter().filter(|p| p.0 == gateway);
         let line: Vec<(f64, f64)> = of_gateway.map(|p| (p.1, p.2)).collect();

@@ -1,0 +1,97 @@
+//! Layout of map keys and values: one definition for the programs and for userspace.
+//!
+//! All values are plain integers without padding; sizes are asserted below, because a
+//! program that is already loaded keeps reading what a newer userspace writes.
+
+mod counters;
+mod flight;
+mod guard;
+mod tables;
+mod watch;
+
+pub use counters::*;
+pub use flight::*;
+pub use guard::*;
+pub use tables::*;
+pub use watch::*;
+
+/// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
+pub const VERSION: u32 = 4;
+
+/// Interfaces with rules in one network namespace.
+pub const INTERFACES: u32 = 4096;
+/// Slots that are tried for an interface whose first slot is taken.
+pub const PROBES: u32 = 4;
+/// Rules in one network namespace.
+pub const MAX_RULES: u32 = 32_768;
+/// Cells of an interface's tables: one for what each rule does in each distinct list. Cell 0 is "no rule".
+pub const MAX_CELLS: usize = 32_768;
+/// Rules that may match one frame.
+pub const MAX_LIST: u32 = 256;
+/// Keys of the direct table: 11 identifier bits and RTR.
+pub const STANDARD_KEYS: usize = 4096;
+/// Values of half an extended identifier: 15 of the 30 bits of RTR and identifier.
+pub const HALF_KEYS: usize = 32_768;
+/// Cells of the cross table that share one map value (the kernel rounds values to 8 bytes).
+pub const CROSS_CHUNK: usize = 32;
+
+/// The slot of an interface index, on the given try (0 to [`PROBES`] - 1).
+#[must_use]
+#[inline(always)]
+pub const fn slot(ifindex: u32, probe: u32) -> u32 {
+    ifindex.wrapping_add(probe) % INTERFACES
+}
+
+const _: () = {
+    assert!(size_of::<Space>() == 12);
+    assert!(size_of::<Head>() == 64);
+    assert!(size_of::<Cell>() == 16);
+    assert!(size_of::<Tables>() == 64 + 3 * 2 * STANDARD_KEYS + 16 * MAX_CELLS);
+    assert!(size_of::<Halves>() == 4 * HALF_KEYS);
+    assert!(size_of::<CrossChunk>() == 64);
+    assert!(MAX_RULES <= 1 << 16);
+    assert!(size_of::<RuleCounters>() == 56);
+    assert!(size_of::<InterfaceCounters>() == 56);
+    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 16 + 2 * QUEUE);
+    assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
+    assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
+    assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
+    assert!(size_of::<XlTables>() == 4 * 8 + 2 * (XL_PRIORITIES + 256 + 256 + 2 * XL_HALF));
+    assert!(QUEUE > MAX_LIST as usize);
+    // Lists are numbered with 16 bits.
+    assert!(MAX_CELLS <= 1 << 16);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use crate::edit::Edit;
+
+    use super::{
+        BucketKey, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables, WatchKey,
+        Watched, XlTables,
+    };
+
+    // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
+    // their fields), so every bit pattern is a value and every byte is initialised.
+    unsafe impl aya::Pod for Tables {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Halves {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Edit {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for CrossChunk {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RuleCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for InterfaceCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for XlTables {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Guard {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for BucketKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for WatchKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Watched {}
+}
