@@ -21,7 +21,7 @@ pub struct Measured {
     pub targets: u32,
     /// Frames that were sent.
     pub sent: u32,
-    /// Frames that arrived, at all targets together.
+    /// Frames that arrived, at all targets together: at their interfaces when instructions were counted, at sockets otherwise.
     pub delivered: u32,
     /// What it costs.
     #[serde(flatten)]
@@ -73,17 +73,17 @@ pub struct OfKernel {
 }
 
 impl OfKernel {
-    /// What the sender alone costs.
-    #[must_use]
-    pub fn base(&self) -> f64 {
-        let none = self.counted.iter().find(|m| m.gateway == NO_GATEWAY);
-        none.and_then(Measured::instructions).unwrap_or_default()
+    /// What the sender alone costs: the one of the measurement's group, or of the first one.
+    fn base(&self, group: &str) -> Option<f64> {
+        let senders = self.counted.iter().filter(|m| m.gateway == NO_GATEWAY);
+        let own = senders.clone().find(|m| m.group == group);
+        own.or(senders.clone().next())?.instructions()
     }
 
     /// Instructions for each frame beyond those of the sender.
     #[must_use]
     pub fn added(&self, measured: &Measured) -> Option<f64> {
-        measured.instructions().map(|all| all - self.base())
+        Some(measured.instructions()? - self.base(&measured.group)?)
     }
 }
 

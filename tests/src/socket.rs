@@ -21,7 +21,6 @@ const CAN_RAW_XL_VCID_OPTS: i32 = 8;
 /// `struct can_raw_vcid_options` with `CAN_RAW_XL_VCID_TX_PASS` and `CAN_RAW_XL_VCID_RX_FILTER`: every VCID comes and goes as it is.
 const ANY_VCID: [u8; 4] = [2 | 4, 0, 0, 0];
 const ALL_ERRORS: u32 = 0x1FFF_FFFF;
-const BUFFER: u32 = 64 << 20;
 const LONGEST: usize = 2060;
 
 /// A raw socket on one interface: classic, FD, XL where the kernel has it, and error frames.
@@ -51,7 +50,6 @@ impl CanSocket {
         for (level, name, value) in [
             (libc::SOL_CAN_RAW, libc::CAN_RAW_FD_FRAMES, 1),
             (libc::SOL_CAN_RAW, libc::CAN_RAW_ERR_FILTER, ALL_ERRORS),
-            (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER),
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1),
         ] {
             sys::set_option(&fd, level, name, value)
@@ -111,6 +109,17 @@ impl CanSocket {
     #[must_use]
     pub fn deaf(self) -> Self {
         sys::receive_nothing(&self.fd).expect("a socket can do without frames");
+        self
+    }
+
+    /// The same socket, whose frames no other socket of its interface gets: nobody else holds them on their way.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn without_loopback(self) -> Self {
+        sys::set_option(&self.fd, libc::SOL_CAN_RAW, libc::CAN_RAW_LOOPBACK, 0)
+            .expect("a socket can do without loopback");
         self
     }
 

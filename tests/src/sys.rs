@@ -66,7 +66,9 @@ pub fn interface_index(name: &str) -> io::Result<u32> {
     }
 }
 
-/// A raw CAN socket, bound to an interface of the calling thread's namespace.
+const BUFFER: u32 = 64 << 20;
+
+/// A raw CAN socket with a large buffer, bound to an interface of the calling thread's namespace.
 pub fn can_socket(index: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only, and a descriptor that is not negative is new and owned by nobody else.
     let socket = unsafe {
@@ -77,6 +79,8 @@ pub fn can_socket(index: u32) -> io::Result<OwnedFd> {
         ))?;
         OwnedFd::from_raw_fd(socket)
     };
+    // Once it is bound, frames come.
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)?;
     // SAFETY: the structure consists of integers, for which zeroes are valid.
     let mut address: libc::sockaddr_can = unsafe { zeroed() };
     address.can_family = libc::AF_CAN as libc::sa_family_t;

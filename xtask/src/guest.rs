@@ -35,6 +35,9 @@ pub struct Machine {
     /// How often the kernel's can-gw forwards a frame at most (its parameter max_hops)
     #[arg(long, value_name = "N", default_value_t = Self::default().max_hops, value_parser = clap::value_parser!(u8).range(1..=6))]
     pub max_hops: u8,
+    /// Let a debugger attach to the guest's kernel at this socket (gdb's remote protocol)
+    #[arg(long, value_name = "SOCKET")]
+    pub debugger: Option<PathBuf>,
     /// Seconds after which the guest is killed, with the exit status 124
     #[arg(long, value_name = "SECONDS", default_value_t = Self::default().timeout)]
     pub timeout: u64,
@@ -47,6 +50,7 @@ impl Default for Machine {
             can_hw: false,
             memory: 1024,
             max_hops: 1,
+            debugger: None,
             timeout: 600,
         }
     }
@@ -210,6 +214,11 @@ fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> 
         command
             .arg("-virtfs")
             .arg(share(path, &format!("share{number}"), ""));
+    }
+    if let Some(socket) = &machine.debugger {
+        command
+            .arg("-gdb")
+            .arg(format!("unix:{},server=on,wait=off", escape(socket)));
     }
     if machine.can_hw {
         for bus in ["bus0", "bus1"] {

@@ -24,7 +24,6 @@ pub const IDLE: &str = "idle";
 const FENCE_ID: u32 = EFF | 0x0FEC_E000;
 /// Above all numbers that the kernel gives out here, and different in both namespaces: can-gw confuses equal ones.
 const FIRST_INDEX: u32 = 100;
-const BUFFER: u32 = 64 << 20;
 /// Not in libc yet.
 const CAN_RAW_JOIN_FILTERS: i32 = 6;
 
@@ -174,7 +173,6 @@ fn ear(namespace: &Namespace) -> OwnedFd {
         (libc::SOL_CAN_RAW, libc::CAN_RAW_ERR_FILTER, 0x1FFF_FFFF),
         // With this and one filter, can_raw does not take two copies of one frame for the same.
         (libc::SOL_CAN_RAW, CAN_RAW_JOIN_FILTERS, 1),
-        (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER),
     ] {
         sys::set_option(&socket, level, name, value)
             .unwrap_or_else(|e| panic!("option {name} of a socket: {e}"));

@@ -14,8 +14,10 @@ pub enum Gateway {
     Forwarder,
     /// The kernel's can-gw.
     CanGw,
-    /// Ours at tc, which local sockets see the frames of, as with can-gw.
+    /// Ours at tc while a local socket listens on the source: it is copied, as with can-gw.
     Tc,
+    /// Ours at tc while none listens.
+    TcUnheard,
     /// Ours at tc, exclusive.
     TcExclusive,
     /// Ours at XDP, exclusive.
@@ -30,13 +32,17 @@ impl Gateway {
             Self::Forwarder => "two raw sockets",
             Self::CanGw => cangw_benches::CAN_GW,
             Self::Tc => "cangw tc",
+            Self::TcUnheard => "cangw tc unheard",
             Self::TcExclusive => "cangw tc exclusive",
             Self::XdpExclusive => "cangw XDP exclusive",
         }
     }
 
     pub const fn is_ours(self) -> bool {
-        matches!(self, Self::Tc | Self::TcExclusive | Self::XdpExclusive)
+        matches!(
+            self,
+            Self::Tc | Self::TcUnheard | Self::TcExclusive | Self::XdpExclusive
+        )
     }
 }
 
@@ -133,6 +139,8 @@ pub struct Case {
     /// Whether the rule changes the identifier and a byte, and writes a CRC8.
     pub changes: bool,
     pub fd: bool,
+    /// Whether the sender's interface has a copy of the frame, as other sockets there get it.
+    pub shared: bool,
     /// Frames that are sent.
     pub frames: u32,
     /// Whether a check for regressions has it.
@@ -149,6 +157,7 @@ impl Case {
             targets: 1,
             changes: false,
             fd: false,
+            shared: false,
             frames: 10_000,
             quick: true,
         }
@@ -167,6 +176,7 @@ impl Case {
             RULES => format!("{gateway}, {rules} {}", self.kind.name()),
             TARGETS => format!("{gateway}, {targets} targets"),
             CHANGES => format!("{gateway}, -m and CRC8"),
+            SHARED => format!("{gateway}, -m and CRC8, frame shared"),
             FD => format!("{gateway}, CAN FD"),
             _ => gateway.to_owned(),
         }
@@ -190,17 +200,19 @@ pub const PATH: &str = "path";
 const RULES: &str = "rules";
 const TARGETS: &str = "targets";
 const CHANGES: &str = "changes";
+const SHARED: &str = "shared";
 const FD: &str = "fd";
 
 /// All measurements.
 pub fn all() -> Vec<Case> {
-    use Gateway::{CanGw, Forwarder, Kernel, None, Tc, TcExclusive, XdpExclusive};
+    use Gateway::{CanGw, Forwarder, Kernel, None, Tc, TcExclusive, TcUnheard, XdpExclusive};
     let mut cases: Vec<Case> = [
         None,
         Kernel,
         CanGw,
         Forwarder,
         Tc,
+        TcUnheard,
         TcExclusive,
         XdpExclusive,
     ]
@@ -225,18 +237,24 @@ pub fn all() -> Vec<Case> {
             }
         }
     }
-    for (group, targets, changes, fd) in [
-        (CHANGES, 1, true, false),
-        (FD, 1, false, true),
+    for (group, targets) in [
+        (CHANGES, 1),
+        (SHARED, 1),
+        (FD, 1),
         // Of a hub of 8 and of 32 ports, all but the one where the frame enters.
-        (TARGETS, 7, false, false),
-        (TARGETS, 31, false, false),
+        (TARGETS, 7),
+        (TARGETS, 31),
     ] {
-        for gateway in [CanGw, Tc, TcExclusive] {
+        for gateway in [None, CanGw, Tc, TcUnheard, TcExclusive] {
+            // Every other group has the sender of the first one.
+            if gateway == None && group != SHARED {
+                continue;
+            }
             cases.push(Case {
                 targets,
-                changes,
-                fd,
+                changes: matches!(group, CHANGES | SHARED),
+                fd: group == FD,
+                shared: group == SHARED,
                 frames: 10_000 / targets / BATCH * BATCH,
                 ..Case::new(group, gateway)
             });

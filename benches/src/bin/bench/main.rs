@@ -1,4 +1,4 @@
-//! What a frame costs on its way through a gateway: from `send()` on one vxcan pair to reception on another.
+//! What a frame costs on its way through a gateway: from `send()` on one vxcan pair to the far end of another.
 //!
 //! `cargo xtask bench` runs this in guests that count instructions, where a nanosecond is an executed instruction, and
 //! the numbers repeat to about 0.1 %. Everywhere else they are times of the machine.
@@ -7,6 +7,7 @@ mod cases;
 mod measure;
 mod scene;
 
+use std::collections::HashMap;
 use std::io::Write as _;
 
 use cangw_benches::{Measured, View};
@@ -47,13 +48,12 @@ fn main() {
         );
         std::process::exit(1);
     }
-    let mut base = None;
-    let mut reading = None;
+    let mut base = HashMap::new();
     for case in cases::all().iter().filter(|case| options.wants(case)) {
         let measured = if options.clock {
             measure::time(case)
         } else {
-            measure::count(case, &mut reading)
+            measure::count(case)
         };
         show(&measured, &mut base);
         let line = serde_json::to_string(&measured).expect("numbers and texts are JSON");
@@ -61,11 +61,15 @@ fn main() {
     }
 }
 
-fn show(measured: &Measured, base: &mut Option<f64>) {
+fn show(measured: &Measured, base: &mut HashMap<String, f64>) {
     let name = &measured.name;
     match measured.view {
         View::Counted { instructions: each } => {
-            let added = each - *base.get_or_insert(each);
+            if measured.gateway == cangw_benches::NO_GATEWAY {
+                base.insert(measured.group.clone(), each);
+            }
+            let alone = base.get(&measured.group).or_else(|| base.get(cases::PATH));
+            let added = alone.map_or(0.0, |alone| each - alone);
             eprintln!("{name:45} {each:8.0} {added:8.0}");
         }
         View::Clock {

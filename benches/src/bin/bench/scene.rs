@@ -35,6 +35,7 @@ pub struct Scene {
     pub sender: CanSocket,
     pub receivers: Vec<CanSocket>,
     forwarder: Option<Forwarder>,
+    _listener: Option<CanSocket>,
 }
 
 impl Scene {
@@ -56,13 +57,40 @@ impl Scene {
         }
         namespace.ip(&links);
         let forwarder = install(&namespace, case, targets);
+        // Error frames are enough: the kernel then looks for a receiver of each frame.
+        let listens = case.gateway == Gateway::Tc;
+        let listener = listens.then(|| CanSocket::open(&namespace, SOURCE).deaf());
         let receivers = (0..targets.len()).map(|n| CanSocket::open(&namespace, &format!("r{n}")));
+        let sender = CanSocket::open(&namespace, "a0").deaf();
         Self {
-            sender: CanSocket::open(&namespace, "a0").deaf(),
+            sender: if case.shared {
+                sender
+            } else {
+                sender.without_loopback()
+            },
             receivers: receivers.collect(),
             namespace,
             forwarder,
+            _listener: listener,
         }
+    }
+}
+
+impl Scene {
+    /// Frames that have arrived at the far ends of all targets since they were made.
+    pub fn arrived(&self) -> u64 {
+        let text = self
+            .namespace
+            .enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
+            .expect("/proc has the interfaces");
+        let received = |line: &str| {
+            let (name, counters) = line.split_once(':')?;
+            // The first number is bytes, the second frames.
+            name.trim_start()
+                .strip_prefix('r')
+                .and_then(|_| counters.split_whitespace().nth(1)?.parse::<u64>().ok())
+        };
+        text.lines().filter_map(received).sum()
     }
 }
 
@@ -97,8 +125,8 @@ fn install(namespace: &Namespace, case: &Case, targets: &[&'static str]) -> Opti
                 }
             });
         }
-        Gateway::Tc | Gateway::TcExclusive | Gateway::XdpExclusive => {
-            if case.gateway != Gateway::Tc {
+        Gateway::Tc | Gateway::TcUnheard | Gateway::TcExclusive | Gateway::XdpExclusive => {
+            if matches!(case.gateway, Gateway::TcExclusive | Gateway::XdpExclusive) {
                 Cangw::Ours.must(namespace, "interface set a1 exclusive on");
             }
             if case.gateway == Gateway::XdpExclusive {

@@ -65,6 +65,11 @@ fn kernel(text: &mut String, line: &str, of: &OfKernel, folder: &str) -> std::fm
             "changes",
             "",
         ),
+        (
+            "The same, while the sender's interface has a copy of the frame",
+            "shared",
+            "",
+        ),
         ("CAN FD, 64 bytes", "fd", ""),
         ("Hubs: one frame to many targets", "targets", "targets"),
     ] {
@@ -74,7 +79,7 @@ fn kernel(text: &mut String, line: &str, of: &OfKernel, folder: &str) -> std::fm
         )?;
         let mut gateways: Vec<&str> = Vec::new();
         let mut rows: Vec<(&str, u32, u32)> = Vec::new();
-        for m in group(of, name) {
+        for m in group(of, name).filter(|m| m.gateway != NO_GATEWAY) {
             if !gateways.contains(&m.gateway.as_str()) {
                 gateways.push(&m.gateway);
             }
