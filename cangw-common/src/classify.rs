@@ -164,10 +164,14 @@ pub fn classify<L: Lookup>(
                 FrameType::Xl => (can_id & SFF_MASK) as usize,
                 FrameType::Classic | FrameType::Fd => standard_key(can_id),
             };
-            return tables
-                .standard
-                .get(opaque(kind as u64) as usize)
-                .and_then(|lists| lists.get(opaque(key as u64) as usize))
+            // Not by a computed index: where the type is a constant, nothing is left of this.
+            let lists = match kind {
+                FrameType::Classic => &tables.standard[0],
+                FrameType::Fd => &tables.standard[1],
+                FrameType::Xl => &tables.standard[2],
+            };
+            return lists
+                .get(opaque(key as u64) as usize)
                 .copied()
                 .ok_or(Unclassified::Incomplete);
         }

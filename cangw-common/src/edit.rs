@@ -18,37 +18,39 @@ impl FrameBytes {
     /// All bytes zero.
     pub const ZERO: Self = Self([0; BYTES]);
 
+    /// A word of the frame, by its number below 9.
     #[inline(always)]
     fn word(&self, index: usize) -> u64 {
-        let b = &self.0;
-        let i = 8 * index;
-        u64::from_ne_bytes([
-            b[i],
-            b[i + 1],
-            b[i + 2],
-            b[i + 3],
-            b[i + 4],
-            b[i + 5],
-            b[i + 6],
-            b[i + 7],
-        ])
+        assert_index(index);
+        // SAFETY: the eight bytes lie within the structure, which is aligned to eight. Put together from bytes, the compiler for eBPF
+        // would load each of them.
+        unsafe { self.0.as_ptr().cast::<u64>().add(index).read() }
     }
 
+    /// Writes a word of the frame, by its number below 9.
     #[inline(always)]
-    fn set_word(&mut self, index: usize, word: u64) {
-        self.0[8 * index..8 * index + 8].copy_from_slice(&word.to_ne_bytes());
+    pub fn set_word(&mut self, index: usize, word: u64) {
+        assert_index(index);
+        // SAFETY: as in `word`.
+        unsafe { self.0.as_mut_ptr().cast::<u64>().add(index).write(word) }
     }
 
     /// A byte of the data, by an index below 64.
     #[inline(always)]
-    fn data(&self, index: u32) -> u8 {
-        self.0[field::DATA + (opaque(u64::from(index)) & 63) as usize]
+    fn data(&self, index: u64) -> u8 {
+        self.0[field::DATA + (opaque(index) & 63) as usize]
     }
 
     #[inline(always)]
     fn set_data(&mut self, index: u32, value: u8) {
         self.0[field::DATA + (opaque(u64::from(index)) & 63) as usize] = value;
     }
+}
+
+/// Words are numbered by constants, so that nothing of this is left when it is compiled.
+#[inline(always)]
+const fn assert_index(index: usize) {
+    assert!(index < BYTES / 8);
 }
 
 /// [`Edit::flags`]: the data length code of a classic frame is edited, as a raw value of 0 to 15.
@@ -241,19 +243,20 @@ impl Span {
     }
 }
 
-/// Takes the bytes from `from` to `to`, forwards or backwards.
+/// Takes the bytes from `from` to `to`, forwards or backwards. With 64-bit variables throughout, because eBPF extends others at each step.
 #[inline(always)]
 fn fold(frame: &FrameBytes, from: u32, to: u32, init: u8, step: impl Fn(u8, u8) -> u8) -> u8 {
-    let direction = if from <= to { 1 } else { u32::MAX };
+    let direction = if from <= to { 1 } else { u64::MAX };
     let mut value = init;
-    let mut index = from;
-    let mut count = 0;
+    let mut index = u64::from(from);
+    let end = u64::from(to).wrapping_add(direction);
+    let mut count = 0u64;
     while count < 64 {
         value = step(value, frame.data(index));
-        if index == to {
+        index = index.wrapping_add(direction);
+        if index == end {
             break;
         }
-        index = index.wrapping_add(direction);
         count += 1;
     }
     value

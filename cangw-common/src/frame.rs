@@ -103,6 +103,15 @@ pub struct Layout {
     pub len: u32,
 }
 
+impl Layout {
+    /// A classic frame and nothing else.
+    pub const CLASSIC: Self = Self {
+        kind: FrameType::Classic,
+        prefix: 0,
+        len: CLASSIC_LEN,
+    };
+}
+
 /// Finds the frame of type `kind` at the end of a buffer of `total` bytes.
 ///
 /// For CAN XL the prefix is always 0: its length stands in the frame, and no kernel

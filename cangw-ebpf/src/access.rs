@@ -15,7 +15,11 @@ use cangw_common::opaque;
 /// Reads the head of a frame `offset` bytes into a packet.
 #[inline(always)]
 fn head(data: usize, data_end: usize, offset: u32) -> Option<Head> {
-    let offset = opaque(u64::from(offset)) as usize;
+    let offset = if offset == 0 {
+        0
+    } else {
+        opaque(u64::from(offset)) as usize
+    };
     if offset > MAX_PREFIX as usize {
         return None;
     }
@@ -253,6 +257,27 @@ impl Skb {
     pub fn store<const N: usize>(self, offset: u32, buf: &[u8; N]) -> bool {
         // SAFETY: the source has N bytes; the helper checks the destination.
         unsafe { bpf_skb_store_bytes(self.0.cast(), offset, buf.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    /// Copies a frame that begins where the buffer does out of it; the rest of `to` stays as it is. Cheaper than [`Self::load_frame`].
+    #[inline(always)]
+    pub fn copy_frame(self, kind: FrameType, to: &mut FrameBytes) -> bool {
+        // SAFETY: as in `protocol`.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        let words = match kind {
+            FrameType::Classic => CLASSIC_LEN as usize / 8,
+            FrameType::Fd | FrameType::Xl => FD_LEN as usize / 8,
+        };
+        if data + 8 * words > end {
+            return false;
+        }
+        let mut word = 0;
+        while word < words {
+            // SAFETY: the bytes lie within the packet, checked above; on their alignment see `head`.
+            to.set_word(word, unsafe { *((data + 8 * word) as *const u64) });
+            word += 1;
+        }
+        true
     }
 
     /// Copies a frame at `offset` out of the buffer; the rest of `to` stays as it is.

@@ -10,7 +10,7 @@ use crate::access::Skb;
 use crate::flight::out_of_memory;
 use crate::list::{Send, Walk, cell};
 use crate::maps::{self, Next};
-use crate::tc::{Found, find, local, rest};
+use crate::tc::{Found, find, layout_of, local, rest};
 
 /// The most bytes of prefix that a driver's frame is known to have (6.1).
 const MAX_TRIM: u32 = 16;
@@ -23,7 +23,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
         tables,
         layout,
         list,
-    } = match find(ctx) {
+    } = match find(ctx, layout_of(Skb(ctx.skb.skb))) {
         Ok(found) => found,
         Err(verdict) => return verdict,
     };
@@ -69,7 +69,9 @@ pub fn receive(ctx: &TcContext) -> i32 {
         return out_of_memory(slot);
     }
     let handle = u32::from(first.handle);
-    let local = local(first, tables.head.flags & EXCLUSIVE != 0);
+    // Echoes are made from the frame, which tc then leaves to local sockets.
+    let unheard = first.flags & LIST_ECHO == 0 && !maps::is_heard(slot);
+    let local = local(first, tables.head.flags & EXCLUSIVE != 0 || unheard);
     if first.flags & LIST_ECHO == 0 {
         return if handle != 0 && local != LOCAL {
             TC_ACT_SHOT

@@ -1,7 +1,9 @@
 //! A frame whose copies differ: tc sends a run of copies that look the same, the next program gives the frame another form.
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
-use cangw_common::abi::{self, Flight, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, form};
+use cangw_common::abi::{
+    self, Flight, KEEP_STAMP, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, Tables, form, mark,
+};
 use cangw_common::edit::{CHECKED, DUPLICATE, Edit, GUARDED, IDENTITY};
 use cangw_common::frame::{FrameType, RTR_FLAG, XL_HEAD, field};
 use cangw_common::opaque;
@@ -91,6 +93,47 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Pur
         damage_bit(skb.0, flight, offset, edit.rule);
     }
     shaped
+}
+
+/// Sends a frame without a prefix that its only rule edits, always sends, and leaves nothing of for local sockets. What it was is forgotten,
+/// so that the way through the other programs is spared. The frame's type comes with the bits of the mark that take the frame, because
+/// a function has no more than five arguments. One of its own for its variables' sake.
+#[inline(never)]
+pub fn send_edited(
+    skb: *mut __sk_buff,
+    slot: u32,
+    tables: &Tables,
+    list: u32,
+    type_and_bits: u32,
+) -> i32 {
+    let skb = Skb(skb);
+    let (frame_type, bits) = (type_and_bits & !mark::TAKEN, type_and_bits & mark::TAKEN);
+    let rule = list::cell(tables, list);
+    if frame_type != FrameType::Classic as u32 && !skb.fits(rule.ifindex, skb.len()) {
+        list::count_misfit(rule);
+        return TC_ACT_OK;
+    }
+    // A flight only for its room: on the stack, the verifier would follow every byte through every step of a checksum.
+    let (Some(edit), Some((_, room))) = (
+        maps::edit(tables.head.aux, u32::from(rule.extra)),
+        maps::board(),
+    ) else {
+        return out_of_memory(slot);
+    };
+    room.kind = frame_type;
+    let kind = room.kind();
+    if !skb.copy_frame(kind, &mut room.original)
+        || !edit.apply(kind, &room.original, &mut room.work)
+        || !skb.store_frame(kind, 0, &room.work)
+    {
+        return out_of_memory(slot);
+    }
+    if rule.flags & KEEP_STAMP == 0 && skb.stamp() != 0 {
+        skb.set_stamp(0);
+    }
+    list::count_sent(rule);
+    skb.set_mark(u32::from(rule.handle) | bits);
+    TC_ACT_UNSPEC
 }
 
 /// The flags of an edit, read anew each time, so that the verifier does not look at everything once for each combination of them.

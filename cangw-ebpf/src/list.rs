@@ -35,7 +35,7 @@ pub struct Walk<'a> {
     tables: &'a Tables,
     skb: Skb,
     /// Null when all copies look like the frame.
-    flight: *mut Flight,
+    pub flight: *mut Flight,
     /// Number of the first cell.
     first: u32,
     /// Number of the second.
@@ -125,7 +125,7 @@ impl Visit for Count {
             return;
         }
         if cell.flags & CHECKED == 0 {
-            with_rule(cell, |r| &raw mut r.sent);
+            count_sent(cell);
         }
         if cell.flags & RUN != 0
             // SAFETY: a value of a per-CPU map, valid until the program ends; nothing else refers to it during the walk.
@@ -140,7 +140,7 @@ impl Visit for CountMtu {
     #[inline(always)]
     fn visit(_: &mut Walk<'_>, cell: &Cell) {
         if sends(cell) {
-            with_rule(cell, |r| &raw mut r.mtu);
+            count_misfit(cell);
         } else {
             count_unsent(cell);
         }
@@ -202,6 +202,18 @@ impl Visit for Send {
             with_rule(cell, |r| &raw mut r.refused);
         }
     }
+}
+
+/// Counts a frame that a rule sends.
+#[inline(always)]
+pub fn count_sent(cell: &Cell) {
+    with_rule(cell, |r| &raw mut r.sent);
+}
+
+/// Counts a frame that the target of a rule is too small for.
+#[inline(always)]
+pub fn count_misfit(cell: &Cell) {
+    with_rule(cell, |r| &raw mut r.mtu);
 }
 
 /// Counts what a rule that does not send does.

@@ -4,7 +4,8 @@
 //! - `cangw_driver` goes on with frames behind a driver's prefix,
 //! - `cangw_step` gives a frame another form between two filters of its list,
 //! - `cangw_xdp` forwards at generic XDP, for exclusive interfaces,
-//! - `cangw_redirect_err` counts what generic XDP could not deliver.
+//! - `cangw_redirect_err` counts what generic XDP could not deliver,
+//! - `cangw_listen`, `cangw_unlisten` and `cangw_can_loaded` keep count of the local sockets that listen.
 //!
 //! docs/architecture.md follows a frame through them. The crate also compiles for the host, where it does nothing, so
 //! that lints and editors see it; what can be tested without a kernel is in `cangw-common`.
@@ -15,13 +16,14 @@ mod driver;
 mod flight;
 mod guard;
 mod list;
+mod listeners;
 mod maps;
 mod tc;
 mod watch;
 mod xdp;
 
-use aya_ebpf::macros::{classifier, tracepoint, xdp as xdp_program};
-use aya_ebpf::programs::{TcContext, TracePointContext, XdpContext};
+use aya_ebpf::macros::{classifier, kprobe, tracepoint, xdp as xdp_program};
+use aya_ebpf::programs::{ProbeContext, TcContext, TracePointContext, XdpContext};
 
 /// tc ingress: classify a frame, count it, and mark it for the filters behind.
 #[classifier]
@@ -51,6 +53,27 @@ pub fn cangw_xdp(ctx: XdpContext) -> u32 {
 #[tracepoint(category = "xdp", name = "xdp_redirect_err")]
 pub fn cangw_redirect_err(ctx: TracePointContext) -> u32 {
     xdp::redirect_failed(&ctx);
+    0
+}
+
+/// Entry of `can_rx_register`: a socket begins to listen.
+#[kprobe]
+pub fn cangw_listen(ctx: ProbeContext) -> u32 {
+    listeners::register(&ctx);
+    0
+}
+
+/// Entry of `can_rx_unregister`: a socket ends to listen.
+#[kprobe]
+pub fn cangw_unlisten(ctx: ProbeContext) -> u32 {
+    listeners::unregister(&ctx);
+    0
+}
+
+/// `module:module_load`: nobody counts the listeners of a new can.ko yet.
+#[tracepoint(category = "module", name = "module_load")]
+pub fn cangw_can_loaded(ctx: TracePointContext) -> u32 {
+    listeners::module_loaded(&ctx);
     0
 }
 

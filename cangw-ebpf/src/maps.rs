@@ -20,6 +20,8 @@ const INNER_MAP: usize = 1 << 12;
 const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: usize = 1;
+/// `BPF_F_MMAPABLE`: userspace changes values atomically.
+const MMAPABLE: usize = 1 << 10;
 const INTERFACES: usize = abi::INTERFACES as usize;
 /// Two generations of each interface's auxiliary tables: the live one and the one being built.
 const AUX: usize = 2 * INTERFACES;
@@ -54,6 +56,12 @@ static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<InterfaceCounters, INTERFACES> = PerCpuArray::new();
+/// Words of `cangw_common::abi::listeners`.
+#[btf_map]
+static LISTENERS: Array<u64, { abi::LISTENER_WORDS as usize }, MMAPABLE> = Array::new();
+/// Address of `can_can_gw_rcv`, by which can-gw's own subscriptions are told apart; 0 until it is known.
+#[btf_map]
+static CAN_GW: Array<u64, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static LAST: PerCpuArray<LastRedirect, 1> = PerCpuArray::new();
 
@@ -245,6 +253,40 @@ pub fn count_reason(slot: u32, reason: Reason) {
         // SAFETY: the index is below the array's length, so the pointer stays within the map's value.
         count(unsafe { &raw mut (*counters).0[reason as usize] }, 1);
     }
+}
+
+/// Whether a local socket listens on an interface, or might.
+#[inline(always)]
+pub fn is_heard(slot: u32) -> bool {
+    let (Some(here), Some(on_all)) = (LISTENERS.get_ptr(slot), LISTENERS.get_ptr(abi::ON_ALL))
+    else {
+        return true;
+    };
+    // SAFETY: values of the map, of which the kernel never takes the memory back while the program runs.
+    abi::is_heard(unsafe { here.read_volatile() | on_all.read_volatile() })
+}
+
+/// Changes the listeners of an interface, or those on all: adds to the word.
+#[inline(always)]
+pub fn add_listeners(slot: u32, by: u64) {
+    if let Some(word) = LISTENERS.get_ptr_mut(slot) {
+        count(word, by);
+    }
+}
+
+/// Forgets who listens.
+#[inline(always)]
+pub fn lose_listeners() {
+    if let Some(word) = LISTENERS.get_ptr_mut(abi::ON_ALL) {
+        // SAFETY: as in `is_heard`.
+        unsafe { word.write_volatile(abi::UNCOUNTED | abi::PROBES_LOST) };
+    }
+}
+
+/// Where the address of `can_can_gw_rcv` is kept.
+#[inline(always)]
+pub fn can_gw() -> Option<*mut u64> {
+    CAN_GW.get_ptr_mut(0)
 }
 
 /// Remembers the redirect that the kernel is about to carry out.

@@ -10,6 +10,7 @@ mod flood;
 mod import;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod log;
 mod many;
 mod signals;

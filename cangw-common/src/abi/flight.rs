@@ -104,13 +104,15 @@ pub mod mark {
     pub const ECHO_ONLY: u32 = 0x0001_0000;
     /// With the handle: the frame is changed back afterwards.
     pub const RESTORE: u32 = 0x0002_0000;
+    /// With the handle: the frame is taken from local sockets, because none listens.
+    pub const TAKEN: u32 = 0x0004_0000;
     /// What the fw filters compare.
-    pub const FW_MASK: u32 = HANDLE | ECHO_ONLY | RESTORE;
+    pub const FW_MASK: u32 = HANDLE | ECHO_ONLY | RESTORE | TAKEN;
     /// With [`ECHO`]: the state in which the frame arrives, a number of the interface on which it appears. 0 when the
     /// rules that it meets there have been carried out already.
-    pub const STATE: u32 = 0x7FFC_0000;
+    pub const STATE: u32 = 0x7FF8_0000;
     /// Where [`STATE`] begins.
-    pub const STATE_SHIFT: u32 = 18;
+    pub const STATE_SHIFT: u32 = 19;
     /// The frame is an echo of ours.
     pub const ECHO: u32 = 0x8000_0000;
 }

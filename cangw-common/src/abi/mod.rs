@@ -6,17 +6,19 @@
 mod counters;
 mod flight;
 mod guard;
+mod listeners;
 mod tables;
 mod watch;
 
 pub use counters::*;
 pub use flight::*;
 pub use guard::*;
+pub use listeners::*;
 pub use tables::*;
 pub use watch::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;

@@ -123,11 +123,17 @@ pub(super) fn interfaces(interfaces: &[InterfaceReport]) -> Result<()> {
         for i in interfaces {
             let engine = i.engine.map_or("none".to_owned(), |e| e.to_string());
             let exclusive = if i.exclusive { "on" } else { "off" };
-            writeln!(
+            write!(
                 out,
                 "{}: engine {engine} (asked: {}) exclusive {exclusive} policy {}",
                 i.name, i.engine_asked, i.policy
             )?;
+            match i.listeners {
+                _ if i.exclusive || i.engine.is_none() => writeln!(out)?,
+                Some(0) => writeln!(out, " listeners 0 (nothing is copied)")?,
+                Some(n) => writeln!(out, " listeners {n}")?,
+                None => writeln!(out, " listeners unknown (everything is copied)")?,
+            }
         }
         Ok(())
     })

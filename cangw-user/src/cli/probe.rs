@@ -7,6 +7,7 @@ use super::output;
 use crate::error::{Error, Result};
 use crate::kernel::filter::{self, Action, End, Plan};
 use crate::kernel::link::{self, Link};
+use crate::kernel::listeners::Receivers;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{bpf, pins};
 use crate::rule::kind_name;
@@ -164,18 +165,8 @@ fn device(link: Link) -> Device {
 
 /// Whether the kernel's own can-gw has rules, which forward the same frames a second time.
 fn can_gw() -> Option<String> {
-    let lists = [
-        "rcvlist_all",
-        "rcvlist_fil",
-        "rcvlist_inv",
-        "rcvlist_sff",
-        "rcvlist_eff",
-        "rcvlist_err",
-    ];
-    lists
-        .iter()
-        .filter_map(|list| std::fs::read_to_string(format!("/proc/net/can/{list}")).ok())
-        .any(|text| text.lines().any(|line| line.trim_end().ends_with(" gw")))
+    Receivers::read()
+        .is_ok_and(|receivers| receivers.has_can_gw)
         .then(|| "the kernel's can-gw has rules in this network namespace, too: frames that match both are forwarded twice".into())
 }
 
@@ -229,7 +220,7 @@ fn try_kernel() -> Vec<Finding> {
         end: End::Deliver,
     };
     let mut programs = bpf::Trial::load();
-    let (tc, loads, redirect_err) = match &mut programs {
+    let (tc, loads, redirect_err, probes) = match &mut programs {
         Ok(trial) => (
             trial.tc_fd().and_then(|fd| {
                 filter::add_clsact(&netlink, LOOPBACK)?;
@@ -237,6 +228,7 @@ fn try_kernel() -> Vec<Finding> {
             }),
             Ok(()),
             trial.tracepoint(),
+            trial.probes(),
         ),
         Err(e) => {
             let again = || {
@@ -245,7 +237,7 @@ fn try_kernel() -> Vec<Finding> {
                     message: e.to_string(),
                 })
             };
-            (again(), again(), again())
+            (again(), again(), again(), again())
         }
     };
     let tc_works = tc.is_ok();
@@ -273,6 +265,11 @@ fn try_kernel() -> Vec<Finding> {
             "tracepoint xdp:xdp_redirect_err",
             "counting what XDP loses, and so for the XDP engine",
             redirect_err,
+        ),
+        finding(
+            "probes on can.ko",
+            "sparing the copies for local sockets while none listens; without, every frame is copied",
+            probes,
         ),
         finding("vcan", "virtual buses", link::try_create(&netlink, "vcan")),
         finding(

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::kernel::bpf::{self, TcProgram};
 use crate::kernel::filter::{self, Plan};
 use crate::kernel::link::Link;
+use crate::kernel::listeners::{self, Words};
 use crate::kernel::maps::Maps;
 use crate::options::{Action, Policy};
 use crate::rule::Engine;
@@ -94,6 +95,7 @@ impl Gateway {
                 self.install(&mut maps, state, job, release)?;
             }
             self.remove_unused(&mut maps, state, &echoes)?;
+            self.count_listeners(state);
             let guarded = state.rules.iter().filter(|e| is_guarded(e));
             maps.retain_guards(&guarded.map(|e| e.slot).collect())?;
             let watched = state.rules.iter().filter(|e| e.rule.options.watch);
@@ -103,6 +105,20 @@ impl Gateway {
             .interfaces
             .retain(|_, i| i.live.is_some() || !i.is_default());
         Ok(())
+    }
+
+    /// Counts who listens on the interfaces for which it matters. Where that fails, frames are copied, as if somebody did; why, says
+    /// `cangw probe`.
+    fn count_listeners(&self, state: &State) {
+        let interfaces: Vec<(u32, &str)> = state
+            .interfaces
+            .iter()
+            .filter(|(_, interface)| !interface.exclusive)
+            .filter_map(|(name, interface)| Some((interface.live.as_ref()?.slot, name.as_str())))
+            .collect();
+        if !interfaces.is_empty() {
+            let _ = listeners::sync(&self.pins, &interfaces);
+        }
     }
 
     /// Compiles what has changed. Nothing in the kernel is touched, so that an error leaves everything as it was.
@@ -177,6 +193,7 @@ impl Gateway {
         };
         if old.is_none() {
             maps.reset_reasons(slot)?;
+            Words::open(&self.pins)?.forget(slot);
         }
         let generation = old.as_ref().map_or(0, |live| live.generation ^ 1);
         job.compiled.tables.head.aux = slot * 2 + generation;
@@ -267,6 +284,9 @@ impl Gateway {
                 continue;
             }
             let mut twins = vec![(0, plan)];
+            if !gone {
+                twins.push((mark::TAKEN, plan::of_list(&job.rules, list, true, shared)));
+            }
             if list.loses_stamp() && !gone {
                 twins.push((mark::RESTORE, plan::restoring(&twins[0].1)));
             }

@@ -8,9 +8,9 @@ use crate::kernel::filter::{Action, End, Plan, SHARED};
 use crate::kernel::link::Link;
 use crate::rule::Engine;
 
-/// Distinct lists of an interface up to which each has filters of its own. The fw classifier has 256 buckets, so that
-/// more would make a look-up slower; beyond, rules with the same targets share a filter, and with it the count of refused frames.
-pub(super) const OWN_FILTERS: usize = 1024;
+/// Distinct lists of an interface up to which each has filters of its own. The fw classifier has 256 buckets, and most lists have two
+/// filters, so that more would make a look-up slower; beyond, rules with the same targets share a filter, and with it the count of refused frames.
+pub(super) const OWN_FILTERS: usize = 512;
 
 /// The actions of a list. Unless their forms differ, copies that are to be echoed leave last, with a mark for the filter
 /// at their target.

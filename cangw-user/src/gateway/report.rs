@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::kernel::bpf;
 use crate::kernel::filter::{self, SHARED};
 use crate::kernel::link;
+use crate::kernel::listeners::Words;
 use crate::kernel::maps::Maps;
 use crate::options::{Action, Policy};
 use crate::rule::{Engine, Rule};
@@ -62,11 +63,13 @@ pub struct InterfaceReport {
     pub engine_asked: Engine,
     /// Whether local sockets miss what is forwarded.
     pub exclusive: bool,
+    /// How many local receivers listen on it; with 0, frames are not copied for them. `None` when that does not matter or is not known.
+    pub listeners: Option<u32>,
     /// What becomes of frames that no rule names.
     pub policy: Policy,
     /// Frames that no rule looked at, by reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// Frames that targets refused and that cannot be told apart by rule, because more than 1,024 lists share filters.
+    /// Frames that targets refused and that cannot be told apart by rule, because more than 512 lists share filters.
     pub refused_shared: u64,
 }
 
@@ -86,10 +89,13 @@ impl Gateway {
     /// When a map or the kernel's filters cannot be read.
     pub fn report(&self) -> Result<Report> {
         let links = link::list(&self.netlink)?;
-        let maps = if bpf::is_loaded(&self.pins) {
-            Some(Maps::open(&self.pins)?)
+        let (maps, words) = if bpf::is_loaded(&self.pins) {
+            (
+                Some(Maps::open(&self.pins)?),
+                Some(Words::open(&self.pins)?),
+            )
         } else {
-            None
+            (None, None)
         };
         let mut refused: HashMap<u32, u64> = HashMap::new();
         let mut interfaces = Vec::new();
@@ -120,6 +126,10 @@ impl Gateway {
                 engine: live.map(|l| l.engine),
                 engine_asked: interface.engine,
                 exclusive: interface.exclusive,
+                listeners: match (live, &words) {
+                    (Some(live), Some(words)) if !interface.exclusive => words.listeners(live.slot),
+                    _ => None,
+                },
                 policy: interface.policy,
                 reasons,
                 refused_shared,

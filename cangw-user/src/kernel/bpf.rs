@@ -8,6 +8,8 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TracePoint, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
+use super::btf::Btf;
+use super::listeners::{self, Known};
 use super::maps;
 use super::pins::Pins;
 use crate::error::{Error, Result};
@@ -15,9 +17,25 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 16] = [
-    "TABLES", "EXACT", "HALVES", "CROSS", "EDITS", "XL", "GUARDS", "BUCKETS", "WATCHED", "FLIGHTS",
-    "TICKETS", "PROGRAMS", "RULES", "REASONS", "LAST", "AYA_LOGS",
+const MAPS: [&str; 18] = [
+    "TABLES",
+    "EXACT",
+    "HALVES",
+    "CROSS",
+    "EDITS",
+    "XL",
+    "GUARDS",
+    "BUCKETS",
+    "WATCHED",
+    "FLIGHTS",
+    "TICKETS",
+    "PROGRAMS",
+    "RULES",
+    "REASONS",
+    "LAST",
+    "AYA_LOGS",
+    "LISTENERS",
+    "CAN_GW",
 ];
 const TC: &str = "program_tc";
 const STEP: &str = "program_step";
@@ -53,6 +71,8 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     if pins.path(DRIVER_PIN).exists() {
         pin_driver(pins, &mut ebpf)?;
     }
+    // Without probes, frames are copied as if somebody listened; `cangw probe` says why.
+    let _ = listeners::pin(pins, &mut ebpf);
     load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
     load_tc(&mut ebpf, CLASSIFY, None)?;
     // The main program last: where it is, all are.
@@ -90,9 +110,13 @@ pub fn load_driver(pins: &Pins, debug: bool) -> Result<()> {
 /// The object, with the maps that are pinned.
 fn open(pins: &Pins, debug: bool) -> Result<Ebpf> {
     let debug = u8::from(debug);
+    let known = Known::find().ok();
     let mut loader = EbpfLoader::new();
     for name in MAPS {
         loader.map_pin_path(name, pins.path(name));
+    }
+    if let Some(known) = &known {
+        known.tell(&mut loader);
     }
     loader
         .override_global("DEBUG", &debug, true)
@@ -135,7 +159,8 @@ fn load_tc(ebpf: &mut Ebpf, name: &str, place: Option<u32>) -> Result<()> {
         )))
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+/// One of the programs.
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -164,9 +189,7 @@ pub(super) fn replace(
 /// CAN frames in an extension of the socket buffer, which the type information of the kernel shows.
 #[must_use]
 pub fn drivers_leave_no_prefix() -> bool {
-    const EXTENSION: &[u8] = b"SKB_EXT_CAN\0";
-    fs::read("/sys/kernel/btf/vmlinux")
-        .is_ok_and(|btf| btf.windows(EXTENSION.len()).any(|w| w == EXTENSION))
+    Btf::of_kernel().is_ok_and(|btf| btf.names("SKB_EXT_CAN"))
 }
 
 /// Whether the programs are there.
@@ -304,9 +327,12 @@ impl Trial {
     /// # Errors
     /// When the kernel refuses.
     pub fn load() -> Result<Self> {
-        let mut ebpf = EbpfLoader::new()
-            .load(OBJECT)
-            .map_err(failed("load the eBPF maps"))?;
+        let known = Known::find().ok();
+        let mut loader = EbpfLoader::new();
+        if let Some(known) = &known {
+            known.tell(&mut loader);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(failed("load the eBPF maps"))?;
         load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
         load_tc(&mut ebpf, DRIVER, Some(DRIVER_PLACE))?;
         load_tc(&mut ebpf, CLASSIFY, None)?;
@@ -343,6 +369,15 @@ impl Trial {
         xdp.attach_to_if_index(ifindex, XdpMode::Skb)
             .map(drop)
             .map_err(failed("attach the XDP program"))
+    }
+
+    /// Attaches the probes on can.ko.
+    ///
+    /// # Errors
+    /// Why the kernel cannot.
+    pub fn probes(&mut self) -> Result<()> {
+        Known::find()?;
+        listeners::try_out(&mut self.0)
     }
 
     /// Attaches to the tracepoint.

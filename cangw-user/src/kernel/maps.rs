@@ -148,7 +148,11 @@ where
         .map_err(failed(format!("open the map {name}")))
 }
 
-fn open_data(pins: &Pins, name: &str) -> Result<MapData> {
+/// Opens a pinned map for what aya's types of maps cannot.
+///
+/// # Errors
+/// When it is not pinned.
+pub(super) fn open_data(pins: &Pins, name: &str) -> Result<MapData> {
     MapData::from_pin(pins.path(name)).map_err(failed(format!("open the map {name}")))
 }
 

@@ -2,10 +2,12 @@
 
 pub mod attr;
 pub mod bpf;
+pub mod btf;
 pub mod clock;
 pub mod filter;
 pub mod gw;
 pub mod link;
+pub mod listeners;
 pub mod maps;
 pub mod netlink;
 pub mod pins;

@@ -153,6 +153,27 @@ pub fn lookup_batch<T: aya::Pod + Default>(
     Ok(values)
 }
 
+/// Opens a CAN socket and closes it, for which the kernel loads its modules `can` and `can-raw`.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn can_socket() -> io::Result<()> {
+    // SAFETY: creates a descriptor.
+    let fd = unsafe {
+        libc::socket(
+            libc::PF_CAN,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::CAN_RAW,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel gave this descriptor to us alone.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
 /// The number of the current network namespace, unique until the machine restarts.
 ///
 /// # Errors

@@ -1,0 +1,111 @@
+//! Listener-aware forwarding: can.ko tells who begins and ends to listen, so that frames are copied only for someone.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes};
+use aya_ebpf::programs::{ProbeContext, TracePointContext};
+use aya_ebpf::{EbpfContext as _, Global};
+use cangw_common::abi::{EVENT, LISTENER, ON_ALL};
+
+use crate::maps;
+
+/// Place of `can_rx_register`'s and `can_rx_unregister`'s argument `func` (net/can/af_can.c).
+const FUNC: usize = 4;
+/// Of the first only: `ident`.
+#[cfg(not(bpf_target_arch = "x86_64"))]
+const IDENT: usize = 6;
+/// Offset of `name` in the record of `module:module_load` (include/trace/events/module.h): where it lies in the record, in 16 bits.
+const MODULE_NAME: usize = 12;
+
+/// Of the network namespace whose gateway this is, `SO_NETNS_COOKIE`.
+#[unsafe(no_mangle)]
+static NET_COOKIE: Global<u64> = Global::new(0);
+/// Offset of `net_cookie` in `struct net`, by the kernel's type information.
+#[unsafe(no_mangle)]
+static COOKIE_OFFSET: Global<u64> = Global::new(0);
+/// Offset of `ifindex` in `struct net_device`.
+#[unsafe(no_mangle)]
+static IFINDEX_OFFSET: Global<u64> = Global::new(0);
+
+/// Counts a new listener before the kernel knows it, so that it misses nothing.
+#[inline(always)]
+pub fn register(ctx: &ProbeContext) {
+    let Some(func) = ctx.arg::<u64>(FUNC) else {
+        return;
+    };
+    if is_named_gw(ctx) {
+        if let Some(known) = maps::can_gw() {
+            // SAFETY: a value of the map, valid until the program ends.
+            unsafe { known.write_volatile(func) };
+        }
+        return;
+    }
+    changed(ctx, LISTENER + EVENT);
+}
+
+/// Counts a listener less.
+#[inline(always)]
+pub fn unregister(ctx: &ProbeContext) {
+    let func = ctx.arg::<u64>(FUNC);
+    // SAFETY: as in `register`.
+    if func.is_some() && maps::can_gw().map(|known| unsafe { known.read_volatile() }) == func {
+        return;
+    }
+    changed(ctx, EVENT.wrapping_sub(LISTENER));
+}
+
+/// Whether it is can-gw that subscribes. Where that cannot be seen, it counts as a listener.
+#[inline(always)]
+fn is_named_gw(ctx: &ProbeContext) -> bool {
+    // SAFETY: the registers are those of a probe at the function's entry.
+    #[cfg(bpf_target_arch = "x86_64")]
+    let ident = unsafe {
+        // Six arguments are in registers; the first of the others lies behind the return address.
+        bpf_probe_read_kernel(((*ctx.regs).rsp + 8) as *const u64).ok()
+    };
+    #[cfg(not(bpf_target_arch = "x86_64"))]
+    let ident = ctx.arg::<u64>(IDENT);
+    let Some(ident) = ident else {
+        return false;
+    };
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(ident as *const [u8; 3]) }.is_ok_and(|name| name == *b"gw\0")
+}
+
+/// Adds to the word of the interface that the call is about.
+#[inline(always)]
+fn changed(ctx: &ProbeContext, by: u64) {
+    let (Some(net), Some(device)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
+        return;
+    };
+    // SAFETY (here and below): the helper checks the address.
+    let cookie = unsafe { bpf_probe_read_kernel((net + COOKIE_OFFSET.load()) as *const u64) };
+    if cookie != Ok(NET_COOKIE.load()) {
+        return;
+    }
+    if device == 0 {
+        maps::add_listeners(ON_ALL, by);
+        return;
+    }
+    // SAFETY: see above.
+    let ifindex = unsafe { bpf_probe_read_kernel((device + IFINDEX_OFFSET.load()) as *const u32) };
+    if let Ok(ifindex) = ifindex
+        && let Some((slot, _)) = maps::tables(ifindex)
+    {
+        maps::add_listeners(slot, by);
+    }
+}
+
+/// When can.ko is loaded anew, the probes on it are gone, and nothing is known until they are there again.
+#[inline(always)]
+pub fn module_loaded(ctx: &TracePointContext) {
+    // SAFETY: the offset lies within the event's record.
+    let Ok(place) = (unsafe { ctx.read_at::<u32>(MODULE_NAME) }) else {
+        return;
+    };
+    let mut name = [0u8; 5];
+    let from = ctx.as_ptr() as usize + (place & 0xFFFF) as usize;
+    // SAFETY: the helper checks the address.
+    let read = unsafe { bpf_probe_read_kernel_str_bytes(from as *const u8, &mut name) };
+    if read == Ok(b"can") {
+        maps::lose_listeners();
+    }
+}

@@ -1,0 +1,356 @@
+//! Listener-aware forwarding: probes on can.ko keep count of who listens on an interface, so that frames are copied only for someone.
+//!
+//! A wrong count in one direction costs time, in the other frames. So everything that is not certain reads as "someone listens".
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aya::programs::links::FdLink;
+use aya::programs::{KProbe, ProbeKind, TracePoint};
+use aya::{Ebpf, EbpfLoader};
+use cangw_common::abi::{self, LISTENER_WORDS, ON_ALL, PROBES_LOST, UNCOUNTED};
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::bpf::{self, failed, replace};
+use super::btf::Btf;
+use super::maps::open_data;
+use super::pins::{self, Pins};
+use super::syscall;
+use crate::error::{Error, Result};
+
+/// What can.ko keeps for all network namespaces in `/proc/net`, a file for each way of finding receivers (net/can/proc.c).
+const RECEIVERS: [&str; 6] = [
+    "rcvlist_all",
+    "rcvlist_fil",
+    "rcvlist_inv",
+    "rcvlist_sff",
+    "rcvlist_eff",
+    "rcvlist_err",
+];
+/// The interface of those who listen on all.
+const ANY: &str = "any";
+/// How can-gw calls itself among the receivers.
+const CAN_GW_IDENT: &str = "gw";
+/// Function by which can-gw receives.
+const CAN_GW_FUNCTION: &str = "can_can_gw_rcv";
+/// A call of `can_rx_register` that began before the listeners are looked at ends within this time. It only takes a lock and memory.
+const QUIET: Duration = Duration::from_millis(10);
+/// How often listeners are counted that change meanwhile.
+const TRIES: usize = 5;
+/// The probes, and the functions at whose entries they are.
+const PROBES: [(&str, &str); 2] = [
+    ("cangw_listen", "can_rx_register"),
+    ("cangw_unlisten", "can_rx_unregister"),
+];
+/// The program that tells when the probes are gone.
+const LOADED: &str = "cangw_can_loaded";
+
+/// The words of `cangw_common::abi::listeners`, in the memory that the programs use.
+pub struct Words {
+    listeners: MmapRaw,
+    can_gw: MmapRaw,
+}
+
+impl Words {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// When they are not pinned, or memory is short.
+    pub fn open(pins: &Pins) -> Result<Self> {
+        let map = |name, words: u32| {
+            let map = open_data(pins, name)?;
+            MmapOptions::new()
+                .len(words as usize * size_of::<u64>())
+                .map_raw(map.fd().as_fd().as_raw_fd())
+                .map_err(|e| Error::io(format!("use the map {name}"), e))
+        };
+        Ok(Self {
+            listeners: map("LISTENERS", LISTENER_WORDS)?,
+            can_gw: map("CAN_GW", 1)?,
+        })
+    }
+
+    fn word(&self, slot: u32) -> &AtomicU64 {
+        assert!(slot < LISTENER_WORDS);
+        let slot = slot as usize;
+        // SAFETY: the mapping has LISTENER_WORDS words and lives as long as the reference; all who share it change them atomically.
+        unsafe { AtomicU64::from_ptr(self.listeners.as_mut_ptr().cast::<u64>().add(slot)) }
+    }
+
+    fn can_gw(&self) -> &AtomicU64 {
+        // SAFETY: as in `word`, for a mapping of one.
+        unsafe { AtomicU64::from_ptr(self.can_gw.as_mut_ptr().cast()) }
+    }
+
+    /// Forgets the listeners of a slot: frames are copied until they are counted.
+    pub fn forget(&self, slot: u32) {
+        self.word(slot).store(UNCOUNTED, Ordering::SeqCst);
+    }
+
+    /// How many listen on an interface; `None` when it is not known.
+    #[must_use]
+    pub fn listeners(&self, slot: u32) -> Option<u32> {
+        let of = |slot| abi::listeners(self.word(slot).load(Ordering::SeqCst));
+        Some(of(slot)? + of(ON_ALL)?)
+    }
+}
+
+/// Attaches the probes if they are not there, and counts the listeners of interfaces (given by slot and name) whose count is not known or
+/// not true.
+///
+/// # Errors
+/// Why the kernel cannot; frames are copied then.
+pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
+    let words = Words::open(pins)?;
+    let load = |slot: u32| words.word(slot).load(Ordering::SeqCst);
+    let interfaces: Vec<(u32, &str)> = [(ON_ALL, ANY)].iter().chain(interfaces).copied().collect();
+    let mut programs = PROBES.iter().map(|(name, _)| *name).chain([LOADED]);
+    let attached = programs.all(|name| pins.path(&link_of(name)).exists());
+    if !attached || load(ON_ALL) & PROBES_LOST != 0 {
+        attach(pins)?;
+        for &(slot, _) in &interfaces {
+            words.forget(slot);
+        }
+    }
+    for _ in 0..TRIES {
+        if words.can_gw().load(Ordering::SeqCst) == 0 && Receivers::read()?.has_can_gw {
+            words
+                .can_gw()
+                .store(address(CAN_GW_FUNCTION)?, Ordering::SeqCst);
+        }
+        let before: Vec<u64> = interfaces.iter().map(|&(slot, _)| load(slot)).collect();
+        let receivers = Receivers::read()?;
+        let agrees = |(word, (_, name)): (&u64, &(u32, &str))| {
+            abi::listeners(*word) == Some(receivers.of(name))
+        };
+        if before.iter().zip(&interfaces).all(agrees) {
+            return Ok(());
+        }
+        std::thread::sleep(QUIET);
+        let receivers = Receivers::read()?;
+        for (&word, (slot, name)) in before.iter().zip(&interfaces) {
+            // If anything happened since, not even the count before is to be trusted.
+            let _ = words.word(*slot).compare_exchange(
+                word,
+                abi::counted(word, receivers.of(name)),
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What the probes have to know: the network namespace, and where the kernel keeps what they read.
+pub struct Known {
+    cookie: u64,
+    cookie_offset: u64,
+    ifindex_offset: u64,
+}
+
+impl Known {
+    /// Finds it out for this network namespace and this kernel.
+    ///
+    /// # Errors
+    /// When the kernel has no type information.
+    pub fn find() -> Result<Self> {
+        let btf = Btf::of_kernel()?;
+        Ok(Self {
+            cookie: pins::namespace_cookie()?,
+            cookie_offset: btf.offset("net", "net_cookie")?,
+            ifindex_offset: btf.offset("net_device", "ifindex")?,
+        })
+    }
+
+    /// Lets the programs of a loader know it.
+    pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        loader
+            .override_global("NET_COOKIE", &self.cookie, true)
+            .override_global("COOKIE_OFFSET", &self.cookie_offset, true)
+            .override_global("IFINDEX_OFFSET", &self.ifindex_offset, true);
+    }
+}
+
+/// Loads the probes and pins them, to be attached later.
+///
+/// # Errors
+/// When the kernel has no such programs.
+pub fn pin(pins: &Pins, ebpf: &mut Ebpf) -> Result<()> {
+    load(ebpf)?;
+    for (name, _) in PROBES {
+        let program: &mut KProbe = bpf::program(ebpf, name)?;
+        replace(pins, &pin_of(name), |path| {
+            program.pin(path).map_err(failed("pin a probe"))
+        })?;
+    }
+    let program: &mut TracePoint = bpf::program(ebpf, LOADED)?;
+    replace(pins, &pin_of(LOADED), |path| {
+        program.pin(path).map_err(failed("pin a probe"))
+    })
+}
+
+/// Whether the kernel lets probes attach.
+///
+/// # Errors
+/// Why it does not.
+pub fn try_out(ebpf: &mut Ebpf) -> Result<()> {
+    load(ebpf)?;
+    load_can()?;
+    Receivers::read()?;
+    attach_loaded(bpf::program(ebpf, LOADED)?)?;
+    for (name, function) in PROBES {
+        attach_probe(bpf::program(ebpf, name)?, function)?;
+    }
+    Ok(())
+}
+
+fn load(ebpf: &mut Ebpf) -> Result<()> {
+    for (name, _) in PROBES {
+        let program: &mut KProbe = bpf::program(ebpf, name)?;
+        program.load().map_err(failed("load a probe"))?;
+    }
+    let program: &mut TracePoint = bpf::program(ebpf, LOADED)?;
+    program.load().map_err(failed("load a tracepoint program"))
+}
+
+/// Attaches the probes that are pinned, in place of those that were.
+fn attach(pins: &Pins) -> Result<()> {
+    load_can()?;
+    // First the one that tells when the others are gone.
+    let mut loaded =
+        TracePoint::from_pin(pins.path(&pin_of(LOADED))).map_err(failed("open a probe"))?;
+    keep(pins, LOADED, attach_loaded(&mut loaded)?)?;
+    for (name, function) in PROBES {
+        let mut probe = KProbe::from_pin(pins.path(&pin_of(name)), ProbeKind::Entry)
+            .map_err(failed("open a probe"))?;
+        keep(pins, name, attach_probe(&mut probe, function)?)?;
+    }
+    Ok(())
+}
+
+fn keep(pins: &Pins, name: &str, link: FdLink) -> Result<()> {
+    replace(pins, &link_of(name), |path| {
+        link.pin(path).map(drop).map_err(failed("pin a probe"))
+    })
+}
+
+fn attach_loaded(program: &mut TracePoint) -> Result<FdLink> {
+    let id = program
+        .attach("module", "module_load")
+        .map_err(failed("attach to the tracepoint module:module_load"))?;
+    let link = program.take_link(id).map_err(failed("keep a probe"))?;
+    link.try_into().map_err(failed("keep a probe"))
+}
+
+fn attach_probe(program: &mut KProbe, function: &str) -> Result<FdLink> {
+    let id = program
+        .attach(function, 0)
+        .map_err(failed(format!("attach a probe to the function {function}")))?;
+    let link = program.take_link(id).map_err(failed("keep a probe"))?;
+    link.try_into().map_err(failed("keep a probe"))
+}
+
+/// Loads can.ko, whose functions are probed.
+fn load_can() -> Result<()> {
+    syscall::can_socket().map_err(|e| Error::io("open a CAN socket", e))
+}
+
+fn pin_of(program: &str) -> String {
+    format!("program_{program}")
+}
+
+fn link_of(program: &str) -> String {
+    format!("link_{program}")
+}
+
+/// Who listens, as can.ko shows it.
+#[derive(Default)]
+pub struct Receivers {
+    by_interface: HashMap<String, u32>,
+    /// Whether can-gw is among those who receive. It is not counted.
+    pub has_can_gw: bool,
+}
+
+impl Receivers {
+    /// Reads them for this thread's network namespace.
+    ///
+    /// # Errors
+    /// When can.ko is not loaded or does not show them.
+    pub fn read() -> Result<Self> {
+        let mut receivers = Self::default();
+        for list in RECEIVERS {
+            let path = format!("/proc/thread-self/net/can/{list}");
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Error::io(format!("read who listens from {path}"), e))?;
+            text.lines().for_each(|line| receivers.add(line));
+        }
+        Ok(receivers)
+    }
+
+    /// Adds a line of the form `can0 123 7FF <function> <data> <matches> <ident>`.
+    fn add(&mut self, line: &str) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let &[interface, id, _, _, _, _, ident] = fields.as_slice() else {
+            return;
+        };
+        if id == "can_id" {
+            return;
+        }
+        if ident == CAN_GW_IDENT {
+            self.has_can_gw = true;
+        } else {
+            *self.by_interface.entry(interface.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// How many listen on an interface, or with "any" on all. (On an interface of that name seem to listen too many, which does no harm.)
+    #[must_use]
+    pub fn of(&self, interface: &str) -> u32 {
+        self.by_interface.get(interface).copied().unwrap_or(0)
+    }
+}
+
+/// Address of a function of the kernel.
+fn address(function: &str) -> Result<u64> {
+    const KALLSYMS: &str = "/proc/kallsyms";
+    let unreadable = |e| Error::io(format!("read {KALLSYMS}"), e);
+    let file = std::fs::File::open(KALLSYMS).map_err(unreadable)?;
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(unreadable)?;
+        let mut fields = line.split_whitespace();
+        let address = fields.next();
+        if fields.nth(1) == Some(function)
+            && let Some(address) = address.and_then(|a| u64::from_str_radix(a, 16).ok())
+            && address != 0
+        {
+            return Ok(address);
+        }
+    }
+    Err(Error::Unsupported {
+        what: format!("the address of {function} in {KALLSYMS}"),
+        remedy: "set the sysctl kernel.kptr_restrict to 0 or 1".into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Receivers;
+
+    #[test]
+    fn listeners_are_counted_without_can_gw_and_headers() {
+        let text = "\nreceive list 'rx_sff':\n  (any: no entry)\n  device   can_id   can_mask  function  userdata   matches  ident\n   \
+                    vcan0     123   c00007ff  ffffffffc0a01230  ffff888102a3b400         7  raw\n   \
+                    vcan0     124   c00007ff  ffffffffc0a01230  ffff888102a3b400         0  gw\n   \
+                    any       125   c00007ff  ffffffffc0a01230  ffff888102a3b400         0  bcm\n   \
+                    vcan1     123   c00007ff  ffffffffc0a01230\n";
+        let mut receivers = Receivers::default();
+        text.lines().for_each(|line| receivers.add(line));
+        assert_eq!(receivers.of("vcan0"), 1);
+        assert_eq!(receivers.of("any"), 1);
+        assert_eq!(receivers.of("vcan1"), 1);
+        assert!(receivers.has_can_gw);
+    }
+}
