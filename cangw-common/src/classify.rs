@@ -117,14 +117,11 @@ pub const fn id_class(kind: FrameType, can_id: u32) -> IdClass {
     if matches!(kind, FrameType::Xl) {
         return IdClass::Standard;
     }
-    if can_id & (EFF_FLAG | ERR_FLAG) == 0 {
-        return if can_id & (EFF_MASK & !SFF_MASK) == 0 {
-            IdClass::Standard
-        } else {
-            IdClass::Invalid
-        };
-    }
-    if can_id & ERR_FLAG != 0 {
+    if can_id & !(RTR_FLAG | SFF_MASK) == 0 {
+        IdClass::Standard
+    } else if can_id & (EFF_FLAG | ERR_FLAG) == 0 {
+        IdClass::Invalid
+    } else if can_id & ERR_FLAG != 0 {
         IdClass::Error
     } else {
         IdClass::Extended
@@ -170,10 +167,7 @@ pub fn classify<L: Lookup>(
                 FrameType::Fd => &tables.standard[1],
                 FrameType::Xl => &tables.standard[2],
             };
-            return lists
-                .get(opaque(key as u64) as usize)
-                .copied()
-                .ok_or(Unclassified::Incomplete);
+            return Ok(lists[opaque(key as u64) as usize % STANDARD_KEYS]);
         }
         IdClass::Invalid => return Err(Unclassified::InvalidId),
         IdClass::Extended => false,

@@ -182,7 +182,21 @@ impl Skb {
     #[inline(always)]
     pub fn stamp(self) -> u64 {
         // SAFETY: as in `protocol`.
-        unsafe { (*self.0).tstamp }
+        let (stamp, kind) = unsafe {
+            (
+                &raw const (*self.0).tstamp,
+                &raw const (*self.0).tstamp_type,
+            )
+        };
+        // SAFETY: as in `protocol`. To a program that asks for the kind, the kernel gives the stamp as it is, which costs less than to
+        // tell the time of reception from that of departure each time.
+        unsafe {
+            match stamp.read_volatile() {
+                0 => 0,
+                _ if kind.read_volatile() != 0 => 0,
+                stamp => stamp,
+            }
+        }
     }
 
     /// Sets the receive time stamp.

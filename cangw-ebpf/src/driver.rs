@@ -1,7 +1,7 @@
 //! A driver's frame behind a prefix: its buffer starts with the driver's private bytes, which would leave with the frame if a tc action
 //! sent it. So the program sends, and leaves only the echoes to tc.
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{EXCLUSIVE, LIST_ECHO, LIST_FORMS, LIST_STAMP, LOCAL, Reason, mark};
 use cangw_common::frame::FrameType;
@@ -10,7 +10,7 @@ use crate::access::Skb;
 use crate::flight::out_of_memory;
 use crate::list::{Send, Walk, cell};
 use crate::maps::{self, Next};
-use crate::tc::{Found, find, layout_of, local, rest};
+use crate::tc::{Found, find, layout_of, local, rest, state_of};
 
 /// The most bytes of prefix that a driver's frame is known to have (6.1).
 const MAX_TRIM: u32 = 16;
@@ -18,16 +18,19 @@ const MAX_TRIM: u32 = 16;
 /// Receives a frame that `tc::receive` has seen already.
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    let Some(state) = state_of(skb) else {
+        return TC_ACT_OK;
+    };
     let Found {
         slot,
         tables,
         layout,
         list,
-    } = match find(ctx, layout_of(Skb(ctx.skb.skb))) {
+    } = match find(ctx, layout_of(skb), state) {
         Ok(found) => found,
         Err(verdict) => return verdict,
     };
-    let skb = Skb(ctx.skb.skb);
     let first = cell(tables, list);
     let forms = first.flags & LIST_FORMS != 0;
     let stamp = skb.stamp();

@@ -104,10 +104,10 @@ pub fn send_edited(
     slot: u32,
     tables: &Tables,
     list: u32,
-    type_and_bits: u32,
+    kind_and_bits: u32,
 ) -> i32 {
     let skb = Skb(skb);
-    let (frame_type, bits) = (type_and_bits & !mark::TAKEN, type_and_bits & mark::TAKEN);
+    let (frame_type, bits) = (kind_and_bits & !mark::TAKEN, kind_and_bits & mark::TAKEN);
     let rule = list::cell(tables, list);
     if frame_type != FrameType::Classic as u32 && !skb.fits(rule.ifindex, skb.len()) {
         list::count_misfit(rule);

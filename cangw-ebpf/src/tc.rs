@@ -34,17 +34,22 @@ pub fn layout_of(skb: Skb) -> Option<Layout> {
     layout(FrameType::from_protocol(skb.protocol())?, skb.len())
 }
 
+/// The state in which a frame arrives: 0 unless it is an echo. `None` when an echo has met the rules here already.
+#[inline(always)]
+pub fn state_of(skb: Skb) -> Option<u32> {
+    if skb.mark() & mark::ECHO == 0 {
+        return Some(0);
+    }
+    match (skb.mark() & mark::STATE) >> mark::STATE_SHIFT {
+        0 => None,
+        state => Some(state),
+    }
+}
+
 /// Looks a frame up; the verdict when there is no list for it, which is counted.
 #[inline(always)]
-pub fn find(ctx: &TcContext, layout: Option<Layout>) -> Result<Found, i32> {
+pub fn find(ctx: &TcContext, layout: Option<Layout>, state: u32) -> Result<Found, i32> {
     let skb = Skb(ctx.skb.skb);
-    let mut state = 0;
-    if skb.mark() & mark::ECHO != 0 {
-        state = (skb.mark() & mark::STATE) >> mark::STATE_SHIFT;
-        if state == 0 {
-            return Err(TC_ACT_OK);
-        }
-    }
     let ifindex = skb.ifindex();
     let Some((slot, tables)) = maps::tables(ifindex) else {
         maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
@@ -98,9 +103,9 @@ fn unlisted(slot: u32, tables: &Tables, state: u32, reason: Reason) -> i32 {
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    // Most frames. With constants for their layout there is less to do.
-    if skb.protocol() == PROTO_CLASSIC && skb.len() == CLASSIC_LEN {
-        return match find(ctx, Some(Layout::CLASSIC)) {
+    // Most frames. With constants for their layout and state there is less to do.
+    if skb.protocol() == PROTO_CLASSIC && skb.len() == CLASSIC_LEN && skb.mark() == 0 {
+        return match find(ctx, Some(Layout::CLASSIC), 0) {
             Ok(found) => forward(ctx, &found),
             Err(verdict) => verdict,
         };
@@ -108,7 +113,10 @@ pub fn receive(ctx: &TcContext) -> i32 {
     if FrameType::from_protocol(skb.protocol()).is_none() {
         return TC_ACT_OK;
     }
-    match find(ctx, layout_of(skb)) {
+    let Some(state) = state_of(skb) else {
+        return TC_ACT_OK;
+    };
+    match find(ctx, layout_of(skb), state) {
         Ok(found) => forward(ctx, &found),
         Err(verdict) => verdict,
     }
@@ -125,21 +133,35 @@ fn forward(ctx: &TcContext, found: &Found) -> i32 {
         maps::go_on(ctx, Next::Driver);
         return out_of_memory(found.slot);
     }
-    let special = if skb.stamp() == 0 {
-        SPECIAL
-    } else {
-        SPECIAL | LIST_STAMP
-    };
-    if first.flags & special != 0 || !matches!(found.layout.kind, FrameType::Classic) {
-        let taken = taken_if_unheard(found.slot, found.tables);
+    let is_classic = matches!(found.layout.kind, FrameType::Classic);
+    if first.flags & (SPECIAL | UNSENT | CHECKED) == 0 && first.len == 1 {
+        // A list of one rule, whose copy looks like the frame.
+        if !is_classic && !skb.fits(first.ifindex, found.layout.len) {
+            list::count_misfit(first);
+            return TC_ACT_OK;
+        }
+        if skb.stamp() == 0 || first.flags & LIST_STAMP == 0 {
+            list::count_sent(first);
+            return hand_over(skb, found, first);
+        }
+        // Or only loses its time stamp.
+        if Audience::of(found.slot, found.tables) != Audience::Some {
+            skb.set_stamp(0);
+            list::count_sent(first);
+            return hand_over(skb, found, first);
+        }
+    }
+    let loses_stamp = first.flags & LIST_STAMP != 0 && skb.stamp() != 0;
+    if first.flags & SPECIAL != 0 || loses_stamp || !is_classic {
         // CAN XL frames are never edited.
         let editable = !matches!(found.layout.kind, FrameType::Xl);
-        if editable
-            && first.len == 1
-            && first.flags & NOT_ALONE == LIST_FORMS
-            && let Some(bits) = taken
-        {
-            return flight::send_edited(skb.0, found.slot, found.tables, found.list, kind | bits);
+        if editable && first.len == 1 && first.flags & NOT_ALONE == LIST_FORMS {
+            let audience = Audience::of(found.slot, found.tables);
+            if audience != Audience::Some {
+                let kind_and_bits = kind | audience.bits();
+                let (slot, tables, list) = (found.slot, found.tables, found.list);
+                return flight::send_edited(skb.0, slot, tables, list, kind_and_bits);
+            }
         }
         let verdict = forward_other(skb.0, found.slot, found.tables, found.list, kind);
         if verdict != SHAPE {
@@ -149,31 +171,53 @@ fn forward(ctx: &TcContext, found: &Found) -> i32 {
         return out_of_memory(found.slot);
     }
     // A classic frame whose copies look like it.
-    if first.len == 1 && first.flags & (UNSENT | CHECKED) == 0 {
-        list::count_sent(first);
-    } else {
-        let (tables, len) = (found.tables, found.layout.len);
-        Walk::new(tables, skb, core::ptr::null_mut(), found.list, len).each::<Count>();
-    }
-    let handle = u32::from(first.handle);
-    if handle == 0 {
+    let (tables, len) = (found.tables, found.layout.len);
+    Walk::new(tables, skb, core::ptr::null_mut(), found.list, len).each::<Count>();
+    if first.handle == 0 {
         return TC_ACT_OK;
     }
-    let bits = taken_if_unheard(found.slot, found.tables).unwrap_or(0);
-    skb.set_mark(handle | bits);
+    hand_over(skb, found, first)
+}
+
+/// Leaves a frame to the filter of its list.
+#[inline(always)]
+fn hand_over(skb: Skb, found: &Found, first: &Cell) -> i32 {
+    let audience = Audience::of(found.slot, found.tables);
+    skb.set_mark(u32::from(first.handle) | audience.bits());
     TC_ACT_UNSPEC
 }
 
-/// Whether forwarded frames are taken from local sockets, and by which bits of the mark: on an exclusive interface always, on others
-/// while none listens.
-#[inline(always)]
-fn taken_if_unheard(slot: u32, tables: &Tables) -> Option<u32> {
-    if tables.head.flags & EXCLUSIVE != 0 {
-        Some(0)
-    } else if maps::is_heard(slot) {
-        None
-    } else {
-        Some(mark::TAKEN)
+/// Whether local sockets get what is forwarded. (No `Option` with the bits of the mark: the compiler moves also the bits that are not
+/// there, which the verifier refuses.)
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// The interface is exclusive.
+    Excluded,
+    /// Nobody listens.
+    None,
+    /// Somebody listens.
+    Some,
+}
+
+impl Audience {
+    #[inline(always)]
+    fn of(slot: u32, tables: &Tables) -> Self {
+        if tables.head.flags & EXCLUSIVE != 0 {
+            Self::Excluded
+        } else if maps::is_heard(slot) {
+            Self::Some
+        } else {
+            Self::None
+        }
+    }
+
+    /// Bits of the mark, with the handle of a list.
+    #[inline(always)]
+    const fn bits(self) -> u32 {
+        match self {
+            Self::None => mark::TAKEN,
+            Self::Excluded | Self::Some => 0,
+        }
     }
 }
 
@@ -225,14 +269,13 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
     let skb = Skb(skb);
     let first = cell(tables, list);
     beside(skb, slot, first, kind, 0);
-    let taken = taken_if_unheard(slot, tables);
-    let local = local(first, taken.is_some());
-    let handle = match taken {
-        Some(bits) if local == LOCAL_IF_UNSENT && first.handle != 0 => {
-            u32::from(first.handle) | bits
-        }
-        _ => u32::from(first.handle),
-    };
+    let audience = Audience::of(slot, tables);
+    let local = local(first, audience != Audience::Some);
+    let mut handle = u32::from(first.handle);
+    // A list that drops has no twin for nobody.
+    if handle != 0 && local == LOCAL_IF_UNSENT {
+        handle |= audience.bits();
+    }
     let stamp = skb.stamp();
     let loses_stamp = stamp != 0 && first.flags & LIST_STAMP != 0;
     let forms = first.flags & LIST_FORMS != 0;

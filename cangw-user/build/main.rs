@@ -61,7 +61,13 @@ fn compile(root: &Path, out: &Path) -> Result<(), String> {
         variable("CARGO_CFG_TARGET_ARCH")
     );
     // The verifier and the loader want BTF, which bpf-linker makes out of full debug information.
-    let rustflags = [&arch, "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\u{1f}");
+    let rustflags = [
+        &arch,
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        "-Ctarget-cpu=v3",
+    ]
+    .join("\u{1f}");
 
     let target_dir = out.join("ebpf");
     let mut command = Command::new(&compiler.cargo);

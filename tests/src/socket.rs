@@ -112,6 +112,17 @@ impl CanSocket {
         self
     }
 
+    /// Makes it a socket that listens to one identifier only.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn listening_to(self, id: u32) -> Self {
+        let exactly = libc::CAN_SFF_MASK | libc::CAN_EFF_FLAG | libc::CAN_RTR_FLAG;
+        sys::receive_only(&self.fd, &[(id, exactly)]).expect("a socket can have a filter");
+        self
+    }
+
     /// The same socket, whose frames no other socket of its interface gets: nobody else holds them on their way.
     ///
     /// # Panics

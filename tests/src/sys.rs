@@ -113,14 +113,23 @@ pub fn set_option(socket: &OwnedFd, level: i32, name: i32, value: u32) -> io::Re
 
 /// Takes all filters off a raw CAN socket, so that it receives nothing.
 pub fn receive_nothing(socket: &OwnedFd) -> io::Result<()> {
-    // SAFETY: a length of zero says that there is nothing behind the pointer.
+    receive_only(socket, &[])
+}
+
+/// Lets a raw CAN socket receive frames of these identifiers and masks only.
+pub fn receive_only(socket: &OwnedFd, filters: &[(u32, u32)]) -> io::Result<()> {
+    let filters: Vec<libc::can_filter> = filters
+        .iter()
+        .map(|&(can_id, can_mask)| libc::can_filter { can_id, can_mask })
+        .collect();
+    // SAFETY: the pointer and the length are those of `filters`.
     check(unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_CAN_RAW,
             libc::CAN_RAW_FILTER,
-            std::ptr::null(),
-            0,
+            filters.as_ptr().cast(),
+            size_of_val(filters.as_slice()) as libc::socklen_t,
         )
     })?;
     set_option(socket, libc::SOL_CAN_RAW, libc::CAN_RAW_ERR_FILTER, 0)

@@ -16,6 +16,8 @@ pub fn count(case: &Case) -> Measured {
     if !forwarder {
         scene.receivers.clear();
     }
+    // Namespaces and programs of the case before go away later than their files.
+    std::thread::sleep(Duration::from_secs(2));
     let frame = case.frame();
     let before = scene.arrived();
     let mut spent = Duration::ZERO;

@@ -57,9 +57,9 @@ impl Scene {
         }
         namespace.ip(&links);
         let forwarder = install(&namespace, case, targets);
-        // Error frames are enough: the kernel then looks for a receiver of each frame.
+        // To another identifier, so that only the copy is measured and not what somebody does with it.
         let listens = case.gateway == Gateway::Tc;
-        let listener = listens.then(|| CanSocket::open(&namespace, SOURCE).deaf());
+        let listener = listens.then(|| CanSocket::open(&namespace, SOURCE).listening_to(0x7FE));
         let receivers = (0..targets.len()).map(|n| CanSocket::open(&namespace, &format!("r{n}")));
         let sender = CanSocket::open(&namespace, "a0").deaf();
         Self {
