@@ -76,8 +76,9 @@ fn changed(ctx: &ProbeContext, by: u64) {
     let (Some(net), Some(device)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
         return;
     };
-    // SAFETY (here and below): the helper checks the address.
-    let cookie = unsafe { bpf_probe_read_kernel((net + COOKIE_OFFSET.load()) as *const u64) };
+    let cookie = (net + COOKIE_OFFSET.load()) as *const u64;
+    // SAFETY: the helper checks the address.
+    let cookie = unsafe { bpf_probe_read_kernel(cookie) };
     if cookie != Ok(NET_COOKIE.load()) {
         return;
     }
@@ -85,8 +86,9 @@ fn changed(ctx: &ProbeContext, by: u64) {
         maps::add_listeners(ON_ALL, by);
         return;
     }
-    // SAFETY: see above.
-    let ifindex = unsafe { bpf_probe_read_kernel((device + IFINDEX_OFFSET.load()) as *const u32) };
+    let ifindex = (device + IFINDEX_OFFSET.load()) as *const u32;
+    // SAFETY: the helper checks the address.
+    let ifindex = unsafe { bpf_probe_read_kernel(ifindex) };
     if let Ok(ifindex) = ifindex
         && let Some((slot, _)) = maps::tables(ifindex)
     {

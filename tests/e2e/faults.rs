@@ -4,7 +4,7 @@ use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::tool::{Cangw, json};
 
-use crate::flood::Backlog;
+use cangw_tests::backlog::Backlog;
 
 const LINKS: [Link; 4] = [
     Link::Vxcan("x0"),

@@ -8,7 +8,7 @@ use cangw_tests::namespace::Namespace;
 use cangw_tests::recording;
 use cangw_tests::tool::{Cangw, json};
 
-use crate::flood::Backlog;
+use cangw_tests::backlog::Backlog;
 
 const LINKS: [Link; 4] = [
     Link::Vxcan("x0"),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use cangw_tests::backlog::Backlog;
 use cangw_tests::frame::Frame;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
@@ -15,24 +16,6 @@ const ID: u32 = 0x123;
 const FRAMES: u64 = 200_000;
 /// Frames that may be on their way. More would only test the size of the kernel's queues.
 const WINDOW: u64 = 20_000;
-const BACKLOG: &str = "/proc/sys/net/core/netdev_max_backlog";
-
-/// The kernel drops what does not fit into a processor's queue of received frames; the gateway cannot know of that.
-pub struct Backlog(String);
-
-impl Backlog {
-    pub fn raise() -> Self {
-        let before = fs::read_to_string(BACKLOG).expect("the queue's length can be read");
-        fs::write(BACKLOG, "1000000").expect("the queue's length can be changed");
-        Self(before)
-    }
-}
-
-impl Drop for Backlog {
-    fn drop(&mut self) {
-        let _ = fs::write(BACKLOG, &self.0);
-    }
-}
 
 fn gateway() -> Namespace {
     let namespace = Namespace::new("flood");

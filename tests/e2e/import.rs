@@ -16,7 +16,7 @@ use cangw_tests::sys;
 use cangw_tests::tool::{Answer, Cangw, json, load};
 
 use crate::drop_in::script::MaxHops;
-use crate::flood::Backlog;
+use cangw_tests::backlog::Backlog;
 
 const LINKS: [Link; 4] = [
     Link::Vcan("v0"),

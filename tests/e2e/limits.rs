@@ -3,12 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cangw_tests::backlog::Backlog;
 use cangw_tests::frame::{EFF, Frame};
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::recording;
 use cangw_tests::tool::{Cangw, json};
-
-use crate::flood::Backlog;
 
 const LINKS: [Link; 3] = [Link::Vxcan("x0"), Link::Vxcan("x1"), Link::Vcan("v0")];
 

@@ -2,6 +2,7 @@
 //!
 //! Everything here panics when it cannot do its part, because a test that is not run must not look like one that passed.
 
+pub mod backlog;
 pub mod can_gw;
 pub mod diff;
 pub mod frame;

@@ -47,7 +47,10 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
             Gateway::look().and_then(|found| found.map_or(Ok(()), |mut gateway| gateway.flush())),
         ),
         Verb::Add | Verb::Delete => match rule(&args.rule, None) {
-            Ok(rule) if verb == Verb::Add => done(Gateway::open().and_then(|mut g| g.add(&[rule]))),
+            Ok(rule) if verb == Verb::Add => {
+                output::warn_of_can_gw(&rule.source);
+                done(Gateway::open().and_then(|mut g| g.add(&[rule])))
+            }
             Ok(rule) => done(Gateway::open().and_then(|mut g| g.delete(&rule))),
             Err(BadRule::Missing(option)) => {
                 eprintln!("cangw: {option} is missing\n");

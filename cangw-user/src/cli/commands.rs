@@ -75,6 +75,7 @@ fn rule(command: RuleCommand) -> Result<()> {
                 policy: None,
             };
             let set = |state: &mut State| change.apply(state, &name);
+            output::warn_of_can_gw(&rule.source);
             Gateway::open()?.add_with(&[rule], set, &mut |_| Ok(()))
         }
         RuleCommand::Delete { rule, options } => {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, InterfaceReport, Report, RuleReport};
+use crate::kernel::listeners::Receivers;
 use crate::options::{Action, Stay};
 use crate::rule::{filter_text, kind_name};
 use serde::Serialize;
@@ -116,6 +117,15 @@ pub(super) fn rules(rules: &[RuleReport]) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Says so when the kernel's can-gw has rules on an interface that gets one of ours.
+pub(super) fn warn_of_can_gw(interface: &str) {
+    if Receivers::read().is_ok_and(|receivers| receivers.can_gw_on(interface)) {
+        eprintln!(
+            "cangw: the kernel's can-gw has rules on {interface}, too: it gets only the frames that are left to local sockets, and forwards them a second time; `cangw import` takes its rules over"
+        );
+    }
 }
 
 pub(super) fn interfaces(interfaces: &[InterfaceReport]) -> Result<()> {

@@ -163,11 +163,11 @@ fn device(link: Link) -> Device {
     }
 }
 
-/// Whether the kernel's own can-gw has rules, which forward the same frames a second time.
+/// Whether the kernel's own can-gw has rules, which are in the way of ours.
 fn can_gw() -> Option<String> {
     Receivers::read()
-        .is_ok_and(|receivers| receivers.has_can_gw)
-        .then(|| "the kernel's can-gw has rules in this network namespace, too: frames that match both are forwarded twice".into())
+        .is_ok_and(|receivers| receivers.has_can_gw())
+        .then(|| "the kernel's can-gw has rules in this network namespace, too: on a source of both, it gets only the frames that are left to local sockets, and forwards them a second time; `cangw import` takes its rules over".into())
 }
 
 /// Does something in a new network namespace, which is gone afterwards.

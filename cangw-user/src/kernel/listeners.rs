@@ -2,7 +2,7 @@
 //!
 //! A wrong count in one direction costs time, in the other frames. So everything that is not certain reads as "someone listens".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -116,7 +116,7 @@ pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
         }
     }
     for _ in 0..TRIES {
-        if words.can_gw().load(Ordering::SeqCst) == 0 && Receivers::read()?.has_can_gw {
+        if words.can_gw().load(Ordering::SeqCst) == 0 && Receivers::read()?.has_can_gw() {
             words
                 .can_gw()
                 .store(address(CAN_GW_FUNCTION)?, Ordering::SeqCst);
@@ -270,8 +270,8 @@ fn link_of(program: &str) -> String {
 #[derive(Default)]
 pub struct Receivers {
     by_interface: HashMap<String, u32>,
-    /// Whether can-gw is among those who receive. It is not counted.
-    pub has_can_gw: bool,
+    /// Interfaces of which can-gw receives frames. It is not counted.
+    can_gw: HashSet<String>,
 }
 
 impl Receivers {
@@ -300,10 +300,22 @@ impl Receivers {
             return;
         }
         if ident == CAN_GW_IDENT {
-            self.has_can_gw = true;
+            self.can_gw.insert(interface.to_owned());
         } else {
             *self.by_interface.entry(interface.to_owned()).or_default() += 1;
         }
+    }
+
+    /// Whether the kernel's can-gw has a rule for frames of an interface.
+    #[must_use]
+    pub fn can_gw_on(&self, interface: &str) -> bool {
+        self.can_gw.contains(interface)
+    }
+
+    /// Whether the kernel's can-gw has any rule.
+    #[must_use]
+    pub fn has_can_gw(&self) -> bool {
+        !self.can_gw.is_empty()
     }
 
     /// How many listen on an interface, or with "any" on all. (On an interface of that name seem to listen too many, which does no harm.)
@@ -351,6 +363,6 @@ mod tests {
         assert_eq!(receivers.of("vcan0"), 1);
         assert_eq!(receivers.of("any"), 1);
         assert_eq!(receivers.of("vcan1"), 1);
-        assert!(receivers.has_can_gw);
+        assert!(receivers.can_gw_on("vcan0") && !receivers.can_gw_on("vcan1"));
     }
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 
 use cangw_benches::{Measured, View};
+use cangw_tests::backlog::Backlog;
 use cangw_tests::sys;
 use clap::Parser;
 
@@ -48,6 +49,8 @@ fn main() {
         );
         std::process::exit(1);
     }
+    // A batch for many targets must fit.
+    let _backlog = Backlog::raise();
     let mut base = HashMap::new();
     for case in cases::all().iter().filter(|case| options.wants(case)) {
         let measured = if options.clock {
