@@ -27,7 +27,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
         tables,
         layout,
         list,
-    } = match find(ctx, layout_of(skb), state) {
+    } = match find(ctx, || layout_of(skb), state) {
         Ok(found) => found,
         Err(verdict) => return verdict,
     };

@@ -46,9 +46,14 @@ pub fn state_of(skb: Skb) -> Option<u32> {
     }
 }
 
-/// Looks a frame up; the verdict when there is no list for it, which is counted.
+/// Looks a frame up; the verdict when there is no list for it, which is counted. Where the frame lies is asked when it is to be known: a
+/// `None` that waits has parts that were never written, and the verifier does not let them be moved.
 #[inline(always)]
-pub fn find(ctx: &TcContext, layout: Option<Layout>, state: u32) -> Result<Found, i32> {
+pub fn find(
+    ctx: &TcContext,
+    layout: impl FnOnce() -> Option<Layout>,
+    state: u32,
+) -> Result<Found, i32> {
     let skb = Skb(ctx.skb.skb);
     let ifindex = skb.ifindex();
     let Some((slot, tables)) = maps::tables(ifindex) else {
@@ -61,7 +66,7 @@ pub fn find(ctx: &TcContext, layout: Option<Layout>, state: u32) -> Result<Found
         return Err(TC_ACT_OK);
     }
     let malformed = || Err(unlisted(slot, tables, state, Reason::Malformed));
-    let Some(layout) = layout else {
+    let Some(layout) = layout() else {
         return malformed();
     };
     let Some(head) = skb.head(layout.prefix) else {
@@ -105,7 +110,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     // Most frames. With constants for their layout and state there is less to do.
     if skb.protocol() == PROTO_CLASSIC && skb.len() == CLASSIC_LEN && skb.mark() == 0 {
-        return match find(ctx, Some(Layout::CLASSIC), 0) {
+        return match find(ctx, || Some(Layout::CLASSIC), 0) {
             Ok(found) => forward(ctx, &found),
             Err(verdict) => verdict,
         };
@@ -116,7 +121,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
     let Some(state) = state_of(skb) else {
         return TC_ACT_OK;
     };
-    match find(ctx, layout_of(skb), state) {
+    match find(ctx, || layout_of(skb), state) {
         Ok(found) => forward(ctx, &found),
         Err(verdict) => verdict,
     }
