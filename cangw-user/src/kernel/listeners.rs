@@ -362,7 +362,7 @@ mod tests {
         text.lines().for_each(|line| receivers.add(line));
         assert_eq!(receivers.of("vcan0"), 1);
         assert_eq!(receivers.of("any"), 1);
-        assert_eq!(receivers.of("vcan1"), 1);
+        assert_eq!(receivers.of("vcan1"), 0);
         assert!(receivers.can_gw_on("vcan0") && !receivers.can_gw_on("vcan1"));
     }
 }
