@@ -122,10 +122,11 @@ pub fn send_edited(
     };
     room.kind = frame_type;
     let kind = room.kind();
-    if !skb.copy_frame(kind, &mut room.original)
-        || !edit.apply(kind, &room.original, &mut room.work)
-        || !skb.store_frame(kind, 0, &room.work)
-    {
+    if !skb.copy_frame(kind, &mut room.original) {
+        maps::count_reason(slot, Reason::Malformed);
+        return TC_ACT_OK;
+    }
+    if !edit.apply(kind, &room.original, &mut room.work) || !skb.store_frame(kind, 0, &room.work) {
         return out_of_memory(slot);
     }
     if rule.flags & KEEP_STAMP == 0 && skb.stamp() != 0 {

@@ -152,14 +152,18 @@ impl Lab {
     /// When it does not come.
     pub fn relay(&mut self, from: &str, to: &str, frame: &Frame) {
         self.senders[from].send(frame);
-        loop {
-            let came = self.watchers[to].receive();
-            let done = came == *frame;
-            self.seen.entry(to.to_owned()).or_default().push(came);
-            if done {
-                break;
-            }
-        }
+        while self.wait(to) != *frame {}
+    }
+
+    /// Waits until a frame, whatever it is, is seen on an interface.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn wait(&mut self, interface: &str) -> Frame {
+        let frame = self.watchers[interface].receive();
+        let seen = self.seen.entry(interface.to_owned()).or_default();
+        seen.push(frame.clone());
+        frame
     }
 
     /// The frames seen on each interface since the last call, in order; those of a socket on all of them, sorted, as [`ANY`].

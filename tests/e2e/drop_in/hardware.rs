@@ -71,7 +71,7 @@ cases! {
         cangw -A -s can0 -d v0 -e -m SET:L:0.C.0000000000000000
         cangw -A -s can0 -d x1 -m SET:L:0.10.0000000000000000
         cangw -A -s can0 -d x1 -f 123:7FF
-        relay can1 x0p bus
+        relay can1 x0p+can3 bus
         total 118 0 28";
     // The oldest rule is the last that sends: its frame shows that the others have come.
     modifications_to_a_controller: "
@@ -93,7 +93,7 @@ cases! {
         cangw -A -s can0 -d v0 -e -m SET:I:124.0.0000000000000000
         cangw -A -s v0 -d can2 -f 124:7FF
         cangw -A -s v0 -d x0 -m SET:D:125.0.0102030405060708
-        relay can1 x1p bus
+        relay can1 x1p+can3 bus
         total 112 0 0";
     local_sockets_of_a_controller: "
         cangw -A -s can0 -d x0

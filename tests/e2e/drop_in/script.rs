@@ -34,6 +34,7 @@ pub struct Observation {
 ///     cangw ARGUMENTS        runs the tool; exit status and standard output are compared
 ///     send IF SET            sends a set of frames from a local socket; what arrives on every interface is compared
 ///     relay IF IF SET        the same, waiting for each frame on the second interface
+///     relay IF IF+IF SET     and for what it becomes on a third, where frames could else overtake each other, whoever sends them
 ///     ip ARGUMENTS           changes an interface
 ///     hops N                 sets max_hops of can-gw, or max-hops of ours
 ///     total H P D            compares lists and counters; the sums over all rules are handled, dropped and deleted
@@ -115,8 +116,12 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
                 let [from, to, set] = words[..] else {
                     panic!("two interfaces and a set: {line}");
                 };
+                let (to, beside) = to.split_once('+').unwrap_or((to, ""));
                 for frame in frames::set(set) {
                     lab.relay(from, to, &frame);
+                    if !beside.is_empty() {
+                        lab.wait(beside);
+                    }
                 }
             }
             other => panic!("a script has no line {other}"),

@@ -74,9 +74,7 @@ impl Scene {
             _listener: listener,
         }
     }
-}
 
-impl Scene {
     /// Frames that have arrived at the far ends of all targets since they were made.
     pub fn arrived(&self) -> u64 {
         let text = self
