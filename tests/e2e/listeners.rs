@@ -1,6 +1,7 @@
 //! Interfaces that are not exclusive: local sockets get every frame as soon as there are any, and nothing is done for them before.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -215,6 +216,54 @@ fn subscriptions_of_can_gw_do_not_count() {
 }
 
 /// A sender never pauses while a socket comes and goes: of what is sent in between, it misses nothing, and the target misses nothing at all.
+/// Unloads can.ko with all modules that need it, and loads them again.
+fn reload_can() {
+    let modprobe = |arguments: &[&str]| {
+        let status = Command::new("modprobe").args(arguments).status();
+        assert!(status.is_ok_and(|s| s.success()), "modprobe {arguments:?}");
+    };
+    let holders: Vec<String> = std::fs::read_dir("/sys/module/can/holders")
+        .expect("can is loaded")
+        .map(|holder| {
+            holder
+                .expect("a module")
+                .file_name()
+                .into_string()
+                .expect("a name")
+        })
+        .collect();
+    for module in holders.iter().map(String::as_str).chain(["can"]) {
+        modprobe(&["-r", module]);
+    }
+    assert!(!std::fs::exists("/sys/module/can").expect("sysfs is readable"));
+    for module in &holders {
+        modprobe(&[module]);
+    }
+}
+
+#[test]
+fn can_loaded_anew_is_counted_anew() {
+    let namespace = gateway();
+    Cangw::Ours.must(&namespace, "-A -s x0 -d x1");
+    assert_eq!(listeners(&namespace), 0);
+    reload_can();
+    assert!(listeners(&namespace).is_null(), "nobody has counted");
+    {
+        let frame = &frames()[0];
+        let sockets = ["x0", "x1p"].map(|name| CanSocket::open(&namespace, name));
+        CanSocket::open(&namespace, "x0p").send(frame);
+        for socket in &sockets {
+            assert_eq!(socket.receive(), *frame);
+        }
+    }
+    Cangw::Ours.must(&namespace, "sync");
+    assert_eq!(listeners(&namespace), 0);
+    let socket = CanSocket::open(&namespace, "x0");
+    assert_ne!(listeners(&namespace), 0);
+    drop(socket);
+    assert_eq!(listeners(&namespace), 0);
+}
+
 #[test]
 fn a_listener_under_load_misses_nothing() {
     const ROUNDS: u32 = 40;

@@ -219,10 +219,12 @@ fn load(ebpf: &mut Ebpf) -> Result<()> {
 /// Attaches the probes that are pinned, in place of those that were.
 fn attach(pins: &Pins) -> Result<()> {
     load_can()?;
-    // First the one that tells when the others are gone.
-    let mut loaded =
-        TracePoint::from_pin(pins.path(&pin_of(LOADED))).map_err(failed("open a probe"))?;
-    keep(pins, LOADED, attach_loaded(&mut loaded)?)?;
+    // First the one that tells when the others are gone. It does not go with them, and an event takes a program only once.
+    if !pins.path(&link_of(LOADED)).exists() {
+        let mut loaded =
+            TracePoint::from_pin(pins.path(&pin_of(LOADED))).map_err(failed("open a probe"))?;
+        keep(pins, LOADED, attach_loaded(&mut loaded)?)?;
+    }
     for (name, function) in PROBES {
         let mut probe = KProbe::from_pin(pins.path(&pin_of(name)), ProbeKind::Entry)
             .map_err(failed("open a probe"))?;
