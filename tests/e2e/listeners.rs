@@ -220,7 +220,7 @@ fn subscriptions_of_can_gw_do_not_count() {
 fn reload_can() {
     let modprobe = |arguments: &[&str]| {
         let status = Command::new("modprobe").args(arguments).status();
-        assert!(status.is_ok_and(|s| s.success()), "modprobe {arguments:?}");
+        status.is_ok_and(|s| s.success())
     };
     let holders: Vec<String> = std::fs::read_dir("/sys/module/can/holders")
         .expect("can is loaded")
@@ -233,11 +233,16 @@ fn reload_can() {
         })
         .collect();
     for module in holders.iter().map(String::as_str).chain(["can"]) {
-        modprobe(&["-r", module]);
+        let begun = Instant::now();
+        // The sockets of other tests are closed, but the kernel may not have forgotten all of them yet.
+        while !modprobe(&["-r", module]) {
+            assert!(begun.elapsed() < PATIENCE, "{module} is in use");
+            thread::sleep(SILENCE);
+        }
     }
     assert!(!std::fs::exists("/sys/module/can").expect("sysfs is readable"));
     for module in &holders {
-        modprobe(&[module]);
+        assert!(modprobe(&[module]), "cannot load {module}");
     }
 }
 
