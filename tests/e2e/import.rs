@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
+use cangw_tests::module;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::sys;
@@ -119,14 +119,10 @@ fn nothing_to_import_without_can_gw() {
     let lab = Lab::new("import", &[Link::Vcan("v0")]);
     // Routes of other families must not be taken for rules.
     lab.namespace.ip("addr add 10.0.0.1/24 dev lo");
-    let modprobe = |arguments: &[&str]| {
-        let status = Command::new("modprobe").args(arguments).status();
-        assert!(status.is_ok_and(|s| s.success()), "modprobe {arguments:?}");
-    };
-    modprobe(&["-r", "can-gw"]);
+    module::unload("can-gw");
     let answers = ["import", "import --dry-run", "import --json"]
         .map(|arguments| Cangw::Ours.run(&lab.namespace, arguments));
-    modprobe(&["can-gw"]);
+    module::load("can-gw", &[]);
     for answer in answers {
         assert_eq!(answer.code, 0, "{answer:?}");
         assert!(answer.stderr.contains("nothing to import"), "{answer:?}");

@@ -1,13 +1,13 @@
 //! Interfaces that are not exclusive: local sockets get every frame as soon as there are any, and nothing is done for them before.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cangw_tests::backlog::Backlog;
 use cangw_tests::frame::{BRS, EFF, Frame};
+use cangw_tests::module;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::{ANY, CanSocket};
 use cangw_tests::tool::{Cangw, json};
@@ -215,13 +215,8 @@ fn subscriptions_of_can_gw_do_not_count() {
     assert_eq!(listeners(&namespace), 0);
 }
 
-/// A sender never pauses while a socket comes and goes: of what is sent in between, it misses nothing, and the target misses nothing at all.
 /// Unloads can.ko with all modules that need it, and loads them again.
 fn reload_can() {
-    let modprobe = |arguments: &[&str]| {
-        let status = Command::new("modprobe").args(arguments).status();
-        status.is_ok_and(|s| s.success())
-    };
     let holders: Vec<String> = std::fs::read_dir("/sys/module/can/holders")
         .expect("can is loaded")
         .map(|holder| {
@@ -233,16 +228,11 @@ fn reload_can() {
         })
         .collect();
     for module in holders.iter().map(String::as_str).chain(["can"]) {
-        let begun = Instant::now();
-        // The sockets of other tests are closed, but the kernel may not have forgotten all of them yet.
-        while !modprobe(&["-r", module]) {
-            assert!(begun.elapsed() < PATIENCE, "{module} is in use");
-            thread::sleep(SILENCE);
-        }
+        module::unload(module);
     }
     assert!(!std::fs::exists("/sys/module/can").expect("sysfs is readable"));
     for module in &holders {
-        assert!(modprobe(&[module]), "cannot load {module}");
+        module::load(module, &[]);
     }
 }
 
@@ -269,6 +259,7 @@ fn can_loaded_anew_is_counted_anew() {
     assert_eq!(listeners(&namespace), 0);
 }
 
+/// A sender never pauses while a socket comes and goes: of what is sent in between, it misses nothing, and the target misses nothing at all.
 #[test]
 fn a_listener_under_load_misses_nothing() {
     const ROUNDS: u32 = 40;

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod frame;
 pub mod lab;
 pub mod model;
+pub mod module;
 pub mod namespace;
 pub mod recording;
 pub mod socket;

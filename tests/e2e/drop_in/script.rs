@@ -1,9 +1,9 @@
 //! Scripts: their lines, and what is seen when they run.
 
 use std::fmt::Write as _;
-use std::process::Command;
 
 use cangw_tests::lab::{Lab, Link};
+use cangw_tests::module;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::tool::{Cangw, Listed};
 
@@ -116,10 +116,11 @@ fn observe(tool: Cangw, script: &str, links: &[Link]) -> Observation {
                 let [from, to, set] = words[..] else {
                     panic!("two interfaces and a set: {line}");
                 };
-                let (to, beside) = to.split_once('+').unwrap_or((to, ""));
+                let mut ends = to.split('+');
+                let to = ends.next().unwrap_or(to);
                 for frame in frames::set(set) {
                     lab.relay(from, to, &frame);
-                    if !beside.is_empty() {
+                    for beside in ends.clone() {
                         lab.wait(beside);
                     }
                 }
@@ -167,16 +168,8 @@ impl Drop for MaxHops {
 
 /// Loads can-gw anew; its parameter cannot be changed otherwise.
 fn load(max_hops: u8) {
-    for command in [
-        "rmmod can-gw".to_owned(),
-        format!("modprobe can-gw max_hops={max_hops}"),
-    ] {
-        let mut words = command.split(' ');
-        let status = Command::new(words.next().expect("a command has a name"))
-            .args(words)
-            .status();
-        assert!(status.is_ok_and(|s| s.success()), "{command} failed");
-    }
+    module::unload("can-gw");
+    module::load("can-gw", &[&format!("max_hops={max_hops}")]);
 }
 
 /// `cangw -L`, without the exit status: can-utils returns the number of bytes it sent.
