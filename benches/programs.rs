@@ -55,7 +55,7 @@ fn rules(count: u32) -> Vec<Input> {
 }
 
 fn bench(c: &mut Criterion) {
-    let mut loaded = load();
+    let (mut loaded, _) = load();
     let mut group = c.benchmark_group("XDP program");
     group.throughput(Throughput::Elements(1));
     for count in [4, 100, 10_000] {

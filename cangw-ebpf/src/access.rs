@@ -138,6 +138,9 @@ pub fn replace(word: *mut u64, old: u64, new: u64) -> bool {
     }
 }
 
+/// By this, a verdict in `skb->cb` is known from what others left there.
+const LEFT: u32 = 0x6361_6E77;
+
 /// A socket buffer at tc ingress.
 #[derive(Clone, Copy)]
 pub struct Skb(pub *mut __sk_buff);
@@ -223,6 +226,37 @@ impl Skb {
             (*self.0).cb[0] = ticket;
             (*self.0).cb[1] = !ticket;
         }
+    }
+
+    /// `skb->tc_classid`: what the filter that runs the program says of itself.
+    #[inline(always)]
+    pub fn classid(self) -> u32 {
+        // SAFETY: as in `protocol`.
+        unsafe { (*self.0).tc_classid }
+    }
+
+    /// Leaves a verdict to the next program of this hook.
+    #[inline(always)]
+    pub fn leave(self, verdict: i32) {
+        // SAFETY: as in `protocol`; cb is writable at tc.
+        unsafe {
+            (*self.0).cb[2] = verdict as u32;
+            (*self.0).cb[3] = LEFT;
+        }
+    }
+
+    /// The verdict that a program before this one has left, if any.
+    #[inline(always)]
+    pub fn left(self) -> Option<i32> {
+        // SAFETY: as in `protocol`.
+        unsafe { ((*self.0).cb[3] == LEFT).then(|| (*self.0).cb[2] as i32) }
+    }
+
+    /// Takes away what [`Self::leave`] left.
+    #[inline(always)]
+    pub fn take(self) {
+        // SAFETY: as in `protocol`; cb is writable at tc.
+        unsafe { (*self.0).cb[3] = 0 }
     }
 
     /// Head of the frame behind `prefix` bytes.

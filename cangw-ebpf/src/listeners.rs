@@ -70,16 +70,22 @@ fn is_named_gw(ctx: &ProbeContext) -> bool {
     unsafe { bpf_probe_read_kernel(ident as *const [u8; 3]) }.is_ok_and(|name| name == *b"gw\0")
 }
 
+/// Whether a `struct net` is the network namespace whose gateway this is.
+#[inline(always)]
+pub fn is_ours(net: u64) -> bool {
+    let cookie = (net + COOKIE_OFFSET.load()) as *const u64;
+    // SAFETY: the helper checks the address.
+    let cookie = unsafe { bpf_probe_read_kernel(cookie) };
+    cookie == Ok(NET_COOKIE.load())
+}
+
 /// Adds to the word of the interface that the call is about.
 #[inline(always)]
 fn changed(ctx: &ProbeContext, by: u64) {
     let (Some(net), Some(device)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else {
         return;
     };
-    let cookie = (net + COOKIE_OFFSET.load()) as *const u64;
-    // SAFETY: the helper checks the address.
-    let cookie = unsafe { bpf_probe_read_kernel(cookie) };
-    if cookie != Ok(NET_COOKIE.load()) {
+    if !is_ours(net) {
         return;
     }
     if device == 0 {

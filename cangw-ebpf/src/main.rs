@@ -1,23 +1,28 @@
 //! The eBPF programs of the CAN gateway.
 //!
 //! - `cangw_tc` classifies at tc ingress and hands the frame to the fw filter that carries out its list,
+//! - `cangw_front` does the same in front of it, for an interface with a single list, without that filter,
 //! - `cangw_driver` goes on with frames behind a driver's prefix,
 //! - `cangw_step` gives a frame another form between two filters of its list,
 //! - `cangw_xdp` forwards at generic XDP, for exclusive interfaces,
 //! - `cangw_redirect_err` counts what generic XDP could not deliver,
-//! - `cangw_listen`, `cangw_unlisten` and `cangw_can_loaded` keep count of the local sockets that listen.
+//! - `cangw_listen`, `cangw_unlisten` and `cangw_can_loaded` keep count of the local sockets that listen,
+//! - `cangw_closing` tells `cangw_xdp` that an interface is about to go down.
 //!
 //! docs/architecture.md follows a frame through them. The crate also compiles for the host, where it does nothing, so
 //! that lints and editors see it; what can be tested without a kernel is in `cangw-common`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod access;
+mod closing;
 mod driver;
 mod flight;
+mod front;
 mod guard;
 mod list;
 mod listeners;
 mod maps;
+mod object;
 mod tc;
 mod watch;
 mod xdp;
@@ -29,6 +34,12 @@ use aya_ebpf::programs::{ProbeContext, TcContext, TracePointContext, XdpContext}
 #[classifier]
 pub fn cangw_tc(ctx: TcContext) -> i32 {
     tc::receive(&ctx)
+}
+
+/// tc ingress, before `cangw_tc`: the same, and take the frames of one list.
+#[classifier]
+pub fn cangw_front(ctx: TcContext) -> i32 {
+    front::receive(&ctx)
 }
 
 /// tc ingress, called by `cangw_tc`: send a frame that stands behind a prefix.
@@ -77,16 +88,12 @@ pub fn cangw_can_loaded(ctx: TracePointContext) -> u32 {
     0
 }
 
-#[cfg(target_arch = "bpf")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+/// Entry of `dev_map_notification`: an interface is about to go down.
+#[kprobe]
+pub fn cangw_closing(ctx: ProbeContext) -> u32 {
+    closing::notified(&ctx);
+    0
 }
-
-/// The kernel lets only GPL-compatible programs use some helpers.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,12 +1,12 @@
 //! The maps, private behind named functions. Userspace fills them before it attaches a program.
 
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, ProgramArray};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{
-    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, Flight, Guard, Halves, InterfaceCounters,
-    Reason, RuleCounters, Tables, WatchKey, Watched, XlTables,
+    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, FanOut, Flight, Guard, Halves,
+    InterfaceCounters, Reason, RuleCounters, Tables, WatchKey, Watched, XlTables,
 };
 use cangw_common::classify::{ListId, Lookup};
 use cangw_common::edit::Edit;
@@ -23,6 +23,7 @@ const NO_PREALLOC: usize = 1;
 /// `BPF_F_MMAPABLE`: userspace changes values atomically.
 const MMAPABLE: usize = 1 << 10;
 const INTERFACES: usize = abi::INTERFACES as usize;
+const LISTENER_WORDS: usize = abi::LISTENER_WORDS as usize;
 /// Two generations of each interface's auxiliary tables: the live one and the one being built.
 const AUX: usize = 2 * INTERFACES;
 
@@ -31,7 +32,7 @@ static TABLES: ArrayOfMaps<Array<Tables, 1>, INTERFACES> = ArrayOfMaps::new();
 #[btf_map]
 static EXACT: ArrayOfMaps<HashMap<u32, u32, 1, NO_PREALLOC>, AUX> = ArrayOfMaps::new();
 #[btf_map]
-static HALVES: ArrayOfMaps<Array<Halves, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
+static HALVES: ArrayOfMaps<Array<Halves, 1>, { AUX * abi::SPACES as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static CROSS: ArrayOfMaps<Array<CrossChunk, 1, INNER_MAP>, AUX> = ArrayOfMaps::new();
 #[btf_map]
@@ -56,12 +57,20 @@ static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<InterfaceCounters, INTERFACES> = PerCpuArray::new();
-/// Words of `cangw_common::abi::listeners`.
+/// Words of `cangw_common::abi::listeners`, together in one value so that a frame pays for one look-up.
 #[btf_map]
-static LISTENERS: Array<u64, { abi::LISTENER_WORDS as usize }, MMAPABLE> = Array::new();
+static LISTENERS: Array<[u64; LISTENER_WORDS], 1, MMAPABLE> = Array::new();
 /// Address of `can_can_gw_rcv`, by which can-gw's own subscriptions are told apart; 0 until it is known.
 #[btf_map]
 static CAN_GW: Array<u64, 1, MMAPABLE> = Array::new();
+/// The targets to which frames of an interface go all at once, by its auxiliary tables.
+#[btf_map]
+static FAN_TARGETS: ArrayOfMaps<DevMap<1>, AUX> = ArrayOfMaps::new();
+/// How many frames did, by the same index.
+#[btf_map]
+static FAN_COUNTS: PerCpuArray<u64, AUX> = PerCpuArray::new();
+#[btf_map]
+static FAN_OUT: Array<FanOut, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static LAST: PerCpuArray<LastRedirect, 1> = PerCpuArray::new();
 
@@ -118,7 +127,7 @@ impl Lookup for Aux {
 
     #[inline(always)]
     fn halves(&self, aux: u32, space: u16, high_key: usize, low_key: usize) -> Option<(u16, u16)> {
-        let halves = HALVES.get_value(aux, &u32::from(space))?;
+        let halves = HALVES.get_value(aux * abi::SPACES + u32::from(space), &0)?;
         let high = halves.high.get(opaque(high_key as u64) as usize)?;
         let low = halves.low.get(opaque(low_key as u64) as usize)?;
         Some((*high, *low))
@@ -258,18 +267,33 @@ pub fn count_reason(slot: u32, reason: Reason) {
 /// Whether a local socket listens on an interface, or might.
 #[inline(always)]
 pub fn is_heard(slot: u32) -> bool {
-    let (Some(here), Some(on_all)) = (LISTENERS.get_ptr(slot), LISTENERS.get_ptr(abi::ON_ALL))
-    else {
+    let Some(words) = LISTENERS.get_ptr_mut(0) else {
         return true;
     };
-    // SAFETY: values of the map, of which the kernel never takes the memory back while the program runs.
-    abi::is_heard(unsafe { here.read_volatile() | on_all.read_volatile() })
+    let (Some(here), Some(on_all)) = (word_of(words, slot), word_of(words, abi::ON_ALL)) else {
+        return true;
+    };
+    abi::is_heard(access::load(here) | access::load(on_all))
+}
+
+#[inline(always)]
+fn word_of(words: *mut [u64; LISTENER_WORDS], slot: u32) -> Option<*mut u64> {
+    if slot >= abi::LISTENER_WORDS {
+        return None;
+    }
+    // SAFETY: the value of the map, of which the kernel never takes the memory back while the program runs; the slot lies within it.
+    Some(unsafe { &raw mut (*words)[slot as usize] })
+}
+
+#[inline(always)]
+fn listener_word(slot: u32) -> Option<*mut u64> {
+    word_of(LISTENERS.get_ptr_mut(0)?, slot)
 }
 
 /// Changes the listeners of an interface, or those on all: adds to the word.
 #[inline(always)]
 pub fn add_listeners(slot: u32, by: u64) {
-    if let Some(word) = LISTENERS.get_ptr_mut(slot) {
+    if let Some(word) = listener_word(slot) {
         count(word, by);
     }
 }
@@ -277,9 +301,8 @@ pub fn add_listeners(slot: u32, by: u64) {
 /// Forgets who listens.
 #[inline(always)]
 pub fn lose_listeners() {
-    if let Some(word) = LISTENERS.get_ptr_mut(abi::ON_ALL) {
-        // SAFETY: as in `is_heard`.
-        unsafe { word.write_volatile(abi::UNCOUNTED | abi::PROBES_LOST) };
+    if let Some(word) = listener_word(abi::ON_ALL) {
+        access::store(word, abi::UNCOUNTED | abi::PROBES_LOST);
     }
 }
 
@@ -303,4 +326,63 @@ pub fn remember(redirect: LastRedirect) {
 pub fn last() -> Option<LastRedirect> {
     // SAFETY: as in `remember`.
     LAST.get_ptr(0).map(|last| unsafe { *last })
+}
+
+/// `BPF_F_BROADCAST`: to all interfaces of the map.
+const BROADCAST: u64 = 1 << 3;
+
+/// An interface whose classic frames go to several targets at once.
+pub struct FanOutOf {
+    words: *const FanOut,
+    aux: u32,
+}
+
+/// What is fanned out of an interface, if anything is. Only its first slot is asked, because every frame pays for it: in the rare case that this is
+/// another interface's, tc serves the frames.
+#[inline(always)]
+pub fn fan_out(ifindex: u32) -> Option<FanOutOf> {
+    let words = FAN_OUT.get_ptr(0)?;
+    let slot = abi::slot(ifindex, 0) as usize;
+    // SAFETY: a value of the map, valid until the program ends; the slot lies within it.
+    let source = access::load(unsafe { &raw const (*words).sources[slot] });
+    abi::fan_aux(source, ifindex).map(|aux| FanOutOf { words, aux })
+}
+
+impl FanOutOf {
+    /// Whether all targets were up when userspace looked, and none was about to go down since.
+    #[inline(always)]
+    pub fn is_armed(&self) -> bool {
+        // SAFETY: as in `fan_out`.
+        let (closings, armed) = unsafe {
+            (
+                &raw const (*self.words).closings,
+                &raw const (*self.words).armed,
+            )
+        };
+        access::load(closings) == access::load(armed)
+    }
+
+    /// Gives the frame to all targets, and counts it; false when they are not there.
+    #[inline(always)]
+    pub fn redirect(&self) -> bool {
+        let Some(targets) = FAN_TARGETS.get(self.aux) else {
+            return false;
+        };
+        if targets.redirect(0, BROADCAST).is_err() {
+            return false;
+        }
+        if let Some(frames) = FAN_COUNTS.get_ptr_mut(self.aux) {
+            count(frames, 1);
+        }
+        true
+    }
+}
+
+/// A CAN interface is about to go down.
+#[inline(always)]
+pub fn count_closing() {
+    if let Some(fan_out) = FAN_OUT.get_ptr_mut(0) {
+        // SAFETY: as in `fan_out`.
+        count(unsafe { &raw mut (*fan_out).closings }, 1);
+    }
 }

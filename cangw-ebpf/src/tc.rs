@@ -108,10 +108,35 @@ fn unlisted(slot: u32, tables: &Tables, state: u32, reason: Reason) -> i32 {
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
+    let verdict = match skb.left() {
+        Some(verdict) => {
+            skb.take();
+            verdict
+        }
+        None => decide(ctx),
+    };
+    match verdict {
+        TAKE => TC_ACT_UNSPEC,
+        SHAPE => {
+            maps::go_on(ctx, Next::Step);
+            out_of_memory(abi::slot(skb.ifindex(), 0))
+        }
+        BEHIND => {
+            maps::go_on(ctx, Next::Driver);
+            out_of_memory(abi::slot(skb.ifindex(), 0))
+        }
+        verdict => verdict,
+    }
+}
+
+/// What becomes of a frame: a verdict of the kernel, or [`TAKE`], [`SHAPE`], [`BEHIND`].
+#[inline(always)]
+pub fn decide(ctx: &TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
     // Most frames. With constants for their layout and state there is less to do.
-    if skb.protocol() == PROTO_CLASSIC && skb.len() == CLASSIC_LEN && skb.mark() == 0 {
+    if skb.protocol() == PROTO_CLASSIC && skb.len() == CLASSIC_LEN && skb.mark() & mark::ECHO == 0 {
         return match find(ctx, || Some(Layout::CLASSIC), 0) {
-            Ok(found) => forward(ctx, &found),
+            Ok(found) => forward(skb, &found),
             Err(verdict) => verdict,
         };
     }
@@ -122,21 +147,19 @@ pub fn receive(ctx: &TcContext) -> i32 {
         return TC_ACT_OK;
     };
     match find(ctx, || layout_of(skb), state) {
-        Ok(found) => forward(ctx, &found),
+        Ok(found) => forward(skb, &found),
         Err(verdict) => verdict,
     }
 }
 
 /// Carries out the list of a frame.
 #[inline(always)]
-fn forward(ctx: &TcContext, found: &Found) -> i32 {
-    let skb = Skb(ctx.skb.skb);
+fn forward(skb: Skb, found: &Found) -> i32 {
     let first = cell(found.tables, found.list);
     let kind = found.layout.kind as u32;
     if found.layout.prefix != 0 {
         beside(skb, found.slot, first, kind, found.layout.prefix);
-        maps::go_on(ctx, Next::Driver);
-        return out_of_memory(found.slot);
+        return BEHIND;
     }
     let is_classic = matches!(found.layout.kind, FrameType::Classic);
     if first.flags & (SPECIAL | UNSENT | CHECKED) == 0 && first.len == 1 {
@@ -165,15 +188,15 @@ fn forward(ctx: &TcContext, found: &Found) -> i32 {
             if audience != Audience::Some {
                 let kind_and_bits = kind | audience.bits();
                 let (slot, tables, list) = (found.slot, found.tables, found.list);
-                return flight::send_edited(skb.0, slot, tables, list, kind_and_bits);
+                let verdict = flight::send_edited(skb.0, slot, tables, list, kind_and_bits);
+                return if verdict == TC_ACT_UNSPEC {
+                    TAKE
+                } else {
+                    verdict
+                };
             }
         }
-        let verdict = forward_other(skb.0, found.slot, found.tables, found.list, kind);
-        if verdict != SHAPE {
-            return verdict;
-        }
-        maps::go_on(ctx, Next::Step);
-        return out_of_memory(found.slot);
+        return forward_other(skb.0, found.slot, found.tables, found.list, kind);
     }
     // A classic frame whose copies look like it.
     let (tables, len) = (found.tables, found.layout.len);
@@ -189,7 +212,11 @@ fn forward(ctx: &TcContext, found: &Found) -> i32 {
 fn hand_over(skb: Skb, found: &Found, first: &Cell) -> i32 {
     let audience = Audience::of(found.slot, found.tables);
     skb.set_mark(u32::from(first.handle) | audience.bits());
-    TC_ACT_UNSPEC
+    if audience == Audience::Some {
+        TC_ACT_UNSPEC
+    } else {
+        TAKE
+    }
 }
 
 /// Whether local sockets get what is forwarded. (No `Option` with the bits of the mark: the compiler moves also the bits that are not
@@ -267,6 +294,10 @@ pub fn local(first: &Cell, exclusive: bool) -> u32 {
 
 /// Beside the kernel's verdicts: `cangw_step` is to give the frame its first form.
 const SHAPE: i32 = 0x100;
+/// `cangw_driver` is to go on with a frame that stands behind a prefix.
+const BEHIND: i32 = 0x101;
+/// As `TC_ACT_UNSPEC`, for a frame of which nothing is left for local sockets.
+pub const TAKE: i32 = 0x102;
 
 /// Carries out a list of rules for any frame without a prefix. A function of its own, so that its variables cost the others nothing.
 #[inline(never)]

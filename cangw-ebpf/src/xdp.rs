@@ -1,12 +1,12 @@
-//! Generic XDP: the engine for exclusive interfaces whose frames go to one target each, unmodified.
+//! Generic XDP: the engine for exclusive interfaces whose frames go out unmodified, each to one target or all to the same ones.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::programs::{TracePointContext, XdpContext};
 use aya_log_ebpf::debug;
-use cangw_common::abi::{Cell, MAX_CELLS, Reason, Tables, VIRTUAL};
-use cangw_common::classify::{NO_RULE, classify};
-use cangw_common::frame::{FrameType, Layout, layout_by_length};
+use cangw_common::abi::{self, Cell, MAX_CELLS, Reason, TC_BEHIND, Tables, VIRTUAL};
+use cangw_common::classify::{IdClass, NO_RULE, classify, id_class};
+use cangw_common::frame::{CLASSIC_LEN, FrameType, Layout, layout_by_length};
 
 use crate::access::Packet;
 use crate::maps::{self, Aux, LastRedirect};
@@ -21,33 +21,45 @@ const TRACE_TO_IFINDEX: usize = 24;
 pub fn receive(ctx: &XdpContext) -> u32 {
     let packet = Packet(ctx.ctx);
     let ifindex = packet.ifindex();
+    if let Some(fan_out) = maps::fan_out(ifindex) {
+        return if is_fanned_out(packet) && fan_out.is_armed() && fan_out.redirect() {
+            XDP_REDIRECT
+        } else {
+            XDP_PASS
+        };
+    }
     let Some((slot, tables)) = maps::tables(ifindex) else {
-        maps::count_reason(cangw_common::abi::slot(ifindex, 0), Reason::NoTables);
+        maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
         return XDP_PASS;
     };
-    let Some((layout, id)) = frame(packet, tables) else {
-        maps::count_reason(slot, Reason::Malformed);
+    if tables.head.flags & abi::XDP_REDIRECT == 0 {
         return XDP_PASS;
+    }
+    let Some((layout, id)) = frame(packet, tables) else {
+        return leave(slot, tables, Reason::Malformed);
     };
     // Userspace does not give an interface to this engine when a rule asks for fields of CAN XL frames.
     match classify(tables, &Aux, layout.kind, id, || None) {
-        Ok(NO_RULE) => {
-            maps::count_reason(slot, Reason::Unmatched);
-            XDP_PASS
-        }
+        Ok(NO_RULE) => leave(slot, tables, Reason::Unmatched),
         Ok(list) => {
             if maps::debug() {
                 debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
             }
-            // Userspace gives an interface to this engine only if every list has one rule.
+            // Every list has one rule.
             let cell = &tables.cells[list as usize & (MAX_CELLS - 1)];
-            redirect(packet, slot, ifindex, layout, cell)
+            redirect(packet, (slot, tables), ifindex, layout, cell)
         }
-        Err(_) => {
-            maps::count_reason(slot, Reason::Malformed);
-            XDP_PASS
-        }
+        Err(_) => leave(slot, tables, Reason::Malformed),
     }
+}
+
+/// Leaves a frame to tc, which counts why it is not forwarded, or where there is none, to local sockets.
+#[inline(always)]
+fn leave(slot: u32, tables: &Tables, reason: Reason) -> u32 {
+    if tables.head.flags & TC_BEHIND == 0 {
+        maps::count_reason(slot, reason);
+    }
+    XDP_PASS
 }
 
 /// Where the frame lies, and its identifier.
@@ -60,22 +72,46 @@ fn frame(packet: Packet, tables: &Tables) -> Option<(Layout, u32)> {
     head.is_valid(layout).then_some((layout, head.id))
 }
 
+/// Whether a frame is one of those that all go to the same targets: classic ones with an identifier that a bus can carry. Others are
+/// served and counted by tc.
 #[inline(always)]
-fn redirect(packet: Packet, slot: u32, ifindex: u32, layout: Layout, cell: &Cell) -> u32 {
+fn is_fanned_out(packet: Packet) -> bool {
+    if packet.len() != CLASSIC_LEN {
+        return false;
+    }
+    // A short CAN XL frame has no length that would be valid in a classic one.
+    packet.head(0).is_some_and(|head| {
+        head.is_valid(Layout::CLASSIC)
+            && matches!(
+                id_class(FrameType::Classic, head.id),
+                IdClass::Standard | IdClass::Extended
+            )
+    })
+}
+
+#[inline(always)]
+fn redirect(
+    packet: Packet,
+    (slot, tables): (u32, &Tables),
+    ifindex: u32,
+    layout: Layout,
+    cell: &Cell,
+) -> u32 {
     let Some(rule) = maps::rule(cell.rule) else {
         return XDP_PASS;
     };
     // SAFETY (here and below): `rule` points to this CPU's value of the map, valid until the program ends.
     if !matches!(layout.kind, FrameType::Classic) && !packet.fits(cell.ifindex, layout.len) {
-        // SAFETY: see above.
-        maps::count(unsafe { &raw mut (*rule).mtu }, 1);
+        if tables.head.flags & TC_BEHIND == 0 {
+            // SAFETY: see above.
+            maps::count(unsafe { &raw mut (*rule).mtu }, 1);
+        }
         return XDP_PASS;
     }
     if layout.prefix != 0 {
         // Cutting the prefix off with bpf_xdp_adjust_head makes the kernel compare the wrong bytes with an Ethernet
         // header and give the frame another protocol (bpf_prog_run_generic_xdp), so that it would be lost.
-        maps::count_reason(slot, Reason::Prefix);
-        return XDP_PASS;
+        return leave(slot, tables, Reason::Prefix);
     }
     // SAFETY: see above.
     maps::count(unsafe { &raw mut (*rule).sent }, 1);
@@ -102,6 +138,13 @@ pub fn redirect_failed(ctx: &TracePointContext) {
     }) else {
         return;
     };
+    if target == 0 {
+        // The frame was for several targets.
+        if let Some((slot, _)) = maps::tables(source as u32) {
+            maps::count_reason(slot, Reason::FanOut);
+        }
+        return;
+    }
     if let Some(last) = maps::last()
         && last.source == source as u32
         && last.target == target as u32

@@ -1,4 +1,4 @@
-//! Compiles the eBPF programs and leaves the object where the library embeds it from: `OUT_DIR/cangw-ebpf.o`.
+//! Compiles the eBPF programs and leaves the objects where the library embeds them from: `OUT_DIR/*.o`.
 
 mod toolchain;
 
@@ -84,8 +84,7 @@ fn compile(root: &Path, out: &Path) -> Result<(), String> {
             "--locked",
             "--package",
             "cangw-ebpf",
-            "--bin",
-            "cangw-ebpf",
+            "--bins",
         ])
         .args(["--target", TARGET, "-Z", "build-std=core", "--target-dir"])
         .arg(&target_dir)
@@ -104,9 +103,11 @@ fn compile(root: &Path, out: &Path) -> Result<(), String> {
     if !status.success() {
         return Err("the eBPF programs did not compile; the compiler's messages are above".into());
     }
-    let object = target_dir.join(TARGET).join("release/cangw-ebpf");
-    fs::copy(&object, out.join("cangw-ebpf.o"))
-        .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
+    for name in ["cangw-ebpf", "cangw-hub"] {
+        let object = target_dir.join(TARGET).join("release").join(name);
+        fs::copy(&object, out.join(name).with_extension("o"))
+            .map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
+    }
     Ok(())
 }
 

@@ -105,6 +105,14 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// An interface cannot echo, because another program's qdisc stands where `clsact` belongs.
+    #[error(
+        "{interface} has an ingress qdisc of another program, but -e needs clsact there, which has the same hook and one more; remove it with `tc qdisc del dev {interface} ingress` (its filters go with it), and add clsact"
+    )]
+    IngressQdisc {
+        /// The interface.
+        interface: String,
+    },
     /// A capability is missing.
     #[error(
         "{what} needs {capability}, which this process lacks; run it as root, or grant the capability"
@@ -155,6 +163,35 @@ pub enum Error {
         what: String,
         /// The library's and the kernel's answer.
         message: String,
+    },
+    /// No ECU has this name, or several have.
+    #[error("{}", if candidates.is_empty() { format!("there is no ECU {name}, because no topology is up; `cangw up FILE` brings one up") } else { format!("{name} does not name one ECU; there are {candidates}") })]
+    NoEcu {
+        /// The name given.
+        name: String,
+        /// What could be meant.
+        candidates: String,
+    },
+    /// A network namespace that a topology would make is somebody else's.
+    #[error(
+        "there is a network namespace {name}, which is no topology's; remove it with `ip netns del {name}`, or give the topology another name"
+    )]
+    ForeignNamespace {
+        /// Its name.
+        name: String,
+    },
+    /// A topology could not be changed.
+    #[error(
+        "{step}: {error}. {}",
+        if left.is_empty() { "Everything is as it was before".to_owned() } else { format!("Could not be undone: {}", left.join("; ")) }
+    )]
+    Step {
+        /// The step that failed.
+        step: String,
+        /// Why.
+        error: Box<Self>,
+        /// What could not be undone.
+        left: Vec<String>,
     },
     /// Reading or writing failed.
     #[error("{what}: {source}")]

@@ -1,7 +1,7 @@
 //! Rules, settings and interfaces in a file: as a shell script of `cangw` lines, or as TOML.
 
 mod lines;
-mod tables;
+pub(crate) mod tables;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -173,7 +173,7 @@ fn check_names(rule: &Rule) -> Result<(), String> {
 }
 
 /// An error in a line of a file, counted from 1.
-fn in_line(file: &str, line: usize, error: Error) -> Error {
+pub(crate) fn in_line(file: &str, line: usize, error: Error) -> Error {
     Error::File {
         file: file.to_owned(),
         line,

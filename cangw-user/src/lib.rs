@@ -19,5 +19,6 @@ pub mod modify;
 pub mod options;
 pub mod rule;
 pub mod state;
+pub mod topology;
 
 pub use error::{Error, Result};

@@ -1,7 +1,9 @@
-//! What outlives a call: rules, interfaces and settings of a network namespace, as JSON in a pinned map.
+//! What outlives a call: rules, interfaces and settings of a network namespace, in a pinned map. Every call reads and writes all of it,
+//! so it is in a compact form.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::kernel::maps;
@@ -21,7 +23,7 @@ pub struct State {
     pub settings: Settings,
     /// Interfaces with rules or settings, by name.
     pub interfaces: BTreeMap<String, Interface>,
-    /// Indices of the interfaces whose clsact qdisc is ours.
+    /// Indices of the interfaces whose qdisc for filters is ours.
     pub qdiscs: BTreeSet<u32>,
     /// Indices of the interfaces that echo what is marked for it.
     pub echoes: BTreeSet<u32>,
@@ -57,6 +59,10 @@ pub struct Interface {
     /// What becomes of frames that no rule names.
     #[serde(default)]
     pub policy: Policy,
+    /// The topology that set it so; empty for none.
+    pub topology: String,
+    /// Frames that may have arrived while the interface's qdisc was replaced, so that no rule was asked.
+    pub unserved: u64,
     /// What is in the kernel; `None` when nothing is.
     pub live: Option<Live>,
 }
@@ -82,13 +88,26 @@ pub struct Live {
     pub engine: Engine,
     /// What the tables were compiled from, to see whether they still hold.
     pub fingerprint: u64,
+    /// Slots of the rules whose targets XDP serves at once.
+    pub fan_out: Vec<u32>,
+    /// Of the two filters in front of the program, if there are two: whether the one that copies is asked first.
+    pub copies_first: Option<bool>,
+}
+
+impl Live {
+    /// Index of its auxiliary tables.
+    #[must_use]
+    pub fn aux(&self) -> u32 {
+        self.slot * 2 + self.generation
+    }
 }
 
 /// A rule in the list.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Entry {
-    /// The rule.
-    pub rule: Rule,
+    /// The rule. Every change begins with a copy of the state, in which most rules stay as they are.
+    #[serde(with = "stored")]
+    pub rule: Arc<Rule>,
     /// Key of its counters.
     pub slot: u32,
     /// Index of the source interface, 0 while it is missing.
@@ -97,6 +116,26 @@ pub struct Entry {
     pub target: u32,
     /// Frames that targets refused in lists that are gone.
     pub refused: u64,
+    /// Frames that XDP gave to all targets at once, by tables that are gone.
+    pub fanned_out: u64,
+    /// The topology whose route it is; empty for a rule that was added by itself.
+    pub topology: String,
+}
+
+impl Entry {
+    /// A rule that is new, with the indices of its source and target.
+    #[must_use]
+    pub fn new(rule: &Rule, slot: u32, (source, target): (u32, u32)) -> Self {
+        Self {
+            rule: Arc::new(rule.clone()),
+            slot,
+            source,
+            target,
+            refused: 0,
+            fanned_out: 0,
+            topology: String::new(),
+        }
+    }
 }
 
 impl Default for State {
@@ -113,12 +152,6 @@ impl Default for State {
     }
 }
 
-/// For the version check, which must work on states of other versions.
-#[derive(Deserialize)]
-struct VersionOnly {
-    version: u32,
-}
-
 impl State {
     /// Reads the state; the default when there is none.
     ///
@@ -133,11 +166,12 @@ impl State {
             expected: abi::VERSION,
             path: pins.folder().display().to_string(),
         };
-        let found: VersionOnly = serde_json::from_slice(&bytes).map_err(|_| version(0))?;
-        if found.version != abi::VERSION {
-            return Err(version(found.version));
+        // It comes first in states of all versions.
+        let (found, _) = postcard::take_from_bytes(&bytes).map_err(|_| version(0))?;
+        if found != abi::VERSION {
+            return Err(version(found));
         }
-        serde_json::from_slice(&bytes).map_err(|_| version(found.version))
+        postcard::from_bytes(&bytes).map_err(|_| version(found))
     }
 
     /// Writes the state.
@@ -145,7 +179,8 @@ impl State {
     /// # Errors
     /// When memory is short.
     pub fn write(&self, pins: &Pins) -> Result<()> {
-        let bytes = serde_json::to_vec(self).map_err(|e| Error::io("write the state", e.into()))?;
+        let bytes = postcard::to_allocvec(self)
+            .map_err(|e| Error::io("write the state", std::io::Error::other(e)))?;
         maps::write_state(pins, &bytes)
     }
 
@@ -172,5 +207,128 @@ impl State {
             }
         }
         (0..abi::MAX_RULES).filter(move |slot| !used[*slot as usize])
+    }
+}
+
+/// How a rule is kept.
+mod stored {
+    use std::borrow::Cow;
+    use std::sync::Arc;
+
+    use cangw_common::frame::FrameType;
+    use cangw_common::rule::Filter;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+
+    use crate::rule::Rule;
+
+    #[derive(Serialize, Deserialize)]
+    enum Stored<'a> {
+        /// One that can-gw could have, without modifications.
+        Plain {
+            source: Cow<'a, str>,
+            target: Cow<'a, str>,
+            kind: u8,
+            echo: bool,
+            timestamp: bool,
+            iif_tx_ok: bool,
+            limit: u8,
+            filter: Option<(u32, u32)>,
+        },
+        /// Any other, as JSON.
+        Other(Cow<'a, str>),
+    }
+
+    pub fn serialize<S: Serializer>(rule: &Arc<Rule>, serializer: S) -> Result<S::Ok, S::Error> {
+        let stored = match rule.target() {
+            Some(target) if rule.is_classic() && rule.changes.is_none() => Stored::Plain {
+                source: (&rule.source).into(),
+                target: target.into(),
+                kind: rule.kind as u8,
+                echo: rule.echo,
+                timestamp: rule.timestamp,
+                iif_tx_ok: rule.iif_tx_ok,
+                limit: rule.limit,
+                filter: rule.filter.map(|filter| (filter.id, filter.mask)),
+            },
+            _ => Stored::Other(
+                serde_json::to_string(&**rule)
+                    .map_err(ser::Error::custom)?
+                    .into(),
+            ),
+        };
+        stored.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Rule>, D::Error> {
+        let rule = match Stored::deserialize(deserializer)? {
+            Stored::Plain {
+                source,
+                target,
+                kind,
+                echo,
+                timestamp,
+                iif_tx_ok,
+                limit,
+                filter,
+            } => {
+                let kind = FrameType::ALL.get(usize::from(kind)).copied();
+                let kind = kind.ok_or_else(|| de::Error::custom("unknown frame type"))?;
+                Rule {
+                    echo,
+                    timestamp,
+                    iif_tx_ok,
+                    limit,
+                    filter: filter.map(|(id, mask)| Filter { id, mask }),
+                    ..Rule::new(source, target, kind)
+                }
+            }
+            Stored::Other(json) => serde_json::from_str(&json).map_err(de::Error::custom)?,
+        };
+        Ok(Arc::new(rule))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cangw_common::frame::FrameType;
+    use cangw_common::rule::Filter;
+
+    use super::*;
+    use crate::options::Stay;
+
+    #[test]
+    fn rules_are_kept_as_they_are() {
+        let plain = Rule {
+            iif_tx_ok: true,
+            limit: 3,
+            filter: Some(Filter {
+                id: 0x123,
+                mask: 0xC000_07FF,
+            }),
+            ..Rule::new("can0", "can1", FrameType::Fd)
+        };
+        let mut other = Rule {
+            echo: true,
+            timestamp: true,
+            ..plain.clone()
+        };
+        other.options.priority = -7;
+        let mut drops = Rule::new("can0", "", FrameType::Xl);
+        drops.action = crate::options::Action::Stay { action: Stay::Drop };
+        let entry = |rule| Entry {
+            rule: Arc::new(rule),
+            slot: 9,
+            source: 4,
+            target: 5,
+            refused: u64::MAX,
+            fanned_out: 1,
+            topology: "car".into(),
+        };
+        let state = State {
+            rules: [plain, other, drops].map(entry).into(),
+            ..State::default()
+        };
+        let bytes = postcard::to_allocvec(&state).unwrap();
+        assert_eq!(postcard::from_bytes::<State>(&bytes).unwrap(), state);
     }
 }

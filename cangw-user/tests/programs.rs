@@ -6,6 +6,9 @@
 mod loaded;
 
 use cangw::compile::Input;
+use cangw::kernel::fan_out::Switch;
+use cangw::rule::Engine;
+use cangw::state::Live;
 use cangw_common::abi::{self, Reason};
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, ERR_FLAG, FrameType, RTR_FLAG};
 use cangw_common::rule::{Filter, INV_FILTER, Match};
@@ -93,7 +96,7 @@ fn filters() -> impl Strategy<Value = (u32, u32)> {
 /// compared with a scan of all rules by the tests of `cangw::compile`.
 #[test]
 fn the_program_looks_up_what_the_tables_say() {
-    let mut loaded = load();
+    let (mut loaded, _) = load();
     let mut runner = TestRunner::new(Config {
         cases: 150,
         failure_persistence: None,
@@ -140,7 +143,7 @@ fn the_program_looks_up_what_the_tables_say() {
 
 #[test]
 fn what_is_not_a_frame_is_counted_and_passed_on() {
-    let mut loaded = load();
+    let (mut loaded, _) = load();
     loaded.install(&[
         rule(0, FrameType::Classic, 0, 0),
         rule(1, FrameType::Fd, 0, 0),
@@ -177,8 +180,54 @@ fn what_is_not_a_frame_is_counted_and_passed_on() {
 }
 
 #[test]
+fn classic_frames_are_fanned_out_while_all_targets_are_up() {
+    let (mut loaded, pins) = load();
+    let live = Live {
+        ifindex: LOOPBACK,
+        slot: abi::slot(LOOPBACK, 0),
+        generation: 0,
+        engine: Engine::Xdp,
+        fingerprint: 0,
+        fan_out: vec![0, 1],
+        copies_first: None,
+    };
+    let targets = [LOOPBACK, LOOPBACK];
+    let set = loaded.maps.set_fan_out(live.aux(), &targets);
+    set.expect("the targets are there");
+    let switch = Switch::open(&pins).expect("the map is pinned");
+    switch.disarm();
+    switch.set_source(live.slot, Some(&live));
+    let frame = bytes(FrameType::Classic, 0x123);
+    assert_eq!(loaded.verdict(&frame), XDP_PASS, "disarmed");
+    switch.arm(|| Ok(true)).expect("nothing fails");
+    for id in [0x123, RTR_FLAG | 0x7FF, EFF_FLAG | EFF_MASK] {
+        let frame = bytes(FrameType::Classic, id);
+        assert_eq!(loaded.verdict(&frame), XDP_REDIRECT, "{id:#x}");
+    }
+    let mut too_long = frame.clone();
+    too_long[4] = 9;
+    let others = [
+        too_long,
+        bytes(FrameType::Classic, ERR_FLAG | 1),
+        bytes(FrameType::Classic, 0x1234), // 13 bits without the extended flag
+        bytes(FrameType::Fd, 0x123),
+        bytes(FrameType::Xl, 0x123),
+    ];
+    for frame in others {
+        assert_eq!(loaded.verdict(&frame), XDP_PASS, "{frame:02X?}");
+    }
+    let counted = loaded.maps.fan_count(live.aux());
+    assert_eq!(counted.expect("the counter can be read"), 3);
+    // tc counts what it is left.
+    assert_eq!(loaded.reason(Reason::NoTables), 0);
+    switch.set_source(live.slot, None);
+    assert_eq!(loaded.verdict(&frame), XDP_PASS);
+    assert_eq!(loaded.reason(Reason::NoTables), 1);
+}
+
+#[test]
 fn no_tables_no_verdict() {
-    let loaded = load();
+    let (loaded, _) = load();
     assert_eq!(loaded.verdict(&bytes(FrameType::Classic, 0x123)), XDP_PASS);
     assert_eq!(loaded.reason(Reason::NoTables), 1);
 }

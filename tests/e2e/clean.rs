@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use cangw_tests::lab::{Lab, Link};
+use cangw_tests::namespace::Namespace;
 use cangw_tests::tool::Cangw;
 
 const PINS: &str = "/sys/fs/bpf/cangw";
 
-fn programs(lab: &Lab) -> Vec<String> {
-    lab.namespace
+pub fn programs(namespace: &Namespace) -> Vec<String> {
+    namespace
         .output("bpftool", &["prog", "list"])
         .lines()
         .filter(|line| line.contains(" name cangw"))
@@ -25,13 +26,19 @@ fn flush_leaves_nothing_behind() {
     let qdiscs = |lab: &Lab| lab.namespace.output("tc", &["qdisc", "show"]);
     let before = qdiscs(&lab);
     assert!(!Path::new(PINS).exists(), "left behind by another test");
-    assert_eq!(programs(&lab), [""; 0], "left behind by another test");
+    assert_eq!(
+        programs(&lab.namespace),
+        [""; 0],
+        "left behind by another test"
+    );
 
     Cangw::Ours.must(&lab.namespace, "-A -s x0 -d x1");
     Cangw::Ours.must(&lab.namespace, "-A -s v0 -d x1 -e -f 123:7FF");
-    assert!(qdiscs(&lab).contains("clsact"), "the rules use tc");
+    let during = qdiscs(&lab);
+    assert!(during.contains("ingress"), "sources: {during}");
+    assert!(during.contains("clsact"), "the echo's target: {during}");
     assert!(Path::new(PINS).exists(), "the rules are kept in bpffs");
-    assert_ne!(programs(&lab), [""; 0], "the rules use programs");
+    assert_ne!(programs(&lab.namespace), [""; 0], "the rules use programs");
 
     Cangw::Ours.must(&lab.namespace, "-F");
     assert_eq!(qdiscs(&lab), before);
@@ -43,13 +50,13 @@ fn flush_leaves_nothing_behind() {
     }
     assert!(!Path::new(PINS).exists(), "pins");
     // Programs end a moment after their last user.
-    let mut left = programs(&lab);
+    let mut left = programs(&lab.namespace);
     for _ in 0..100 {
         if left.is_empty() {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
-        left = programs(&lab);
+        left = programs(&lab.namespace);
     }
     assert_eq!(left, [""; 0], "programs");
 }

@@ -88,6 +88,44 @@ fn xdp_exclusive() {
     forwards_exclusively("xdp");
 }
 
+/// The kernel keeps frames that act_mirred redirected away from generic XDP, also at the other end of a pair.
+#[test]
+fn xdp_serves_what_another_gateway_redirects() {
+    let mut lab = Lab::new("engines", &LINKS);
+    Cangw::Ours.must(&lab.namespace, "rule add -s x0 -d x1 --exclusive");
+    Cangw::Ours.must(
+        &lab.namespace,
+        "rule add -s x1p -d x2 -f 123:7FF --exclusive --engine xdp",
+    );
+    let (to_forward, other) = (Frame::classic(0x123, &[1]), Frame::classic(0x124, &[2]));
+    for frame in [&to_forward, &other] {
+        lab.send("x0p", frame);
+    }
+    let seen = lab.take();
+    assert_eq!(seen["x2p"], std::slice::from_ref(&to_forward));
+    assert_eq!(
+        seen["x1p"],
+        std::slice::from_ref(&other),
+        "no rule takes it"
+    );
+    // From elsewhere they come to XDP.
+    for frame in [&to_forward, &other] {
+        lab.send("x1", frame);
+    }
+    assert_eq!(lab.take()["x2p"], [to_forward]);
+    let handled: Vec<_> = Cangw::Ours.list(&lab.namespace);
+    assert_eq!(
+        handled.iter().map(|r| r.handled).collect::<Vec<_>>(),
+        [2, 2]
+    );
+    let interfaces = json(&lab.namespace, "interface list --json");
+    assert_eq!(interfaces[1]["name"], "x1p");
+    assert_eq!(
+        interfaces[1]["reasons"]["unmatched"], 2,
+        "each once: {interfaces:#}"
+    );
+}
+
 #[test]
 fn exclusive_with_several_targets_and_echo() {
     let mut lab = Lab::new("engines", &LINKS);
@@ -141,9 +179,9 @@ fn xdp_is_refused_where_it_cannot_serve() {
         ("", "-s x0 -d x1 --engine xdp", "not exclusive"),
         ("", "-s x0 -d v0 -e --engine xdp --exclusive", "echoes"),
         (
-            "rule add -s x0 -d x1",
-            "-s x0 -d x2 --engine xdp --exclusive",
-            "several rules",
+            "rule add -s x0 -d x1; rule add -s x0 -d x2",
+            "-s x0 -d v0 -f 123:7FF --engine xdp --exclusive",
+            "not the same ones",
         ),
         (
             "rule add -s x1 -d x0 -e",
@@ -151,8 +189,8 @@ fn xdp_is_refused_where_it_cannot_serve() {
             "another rule echoes",
         ),
     ] {
-        if !before.is_empty() {
-            Cangw::Ours.must(&lab.namespace, before);
+        for command in before.split("; ").filter(|command| !command.is_empty()) {
+            Cangw::Ours.must(&lab.namespace, command);
         }
         let rules = Cangw::Ours.list(&lab.namespace);
         let answer = Cangw::Ours.run(&lab.namespace, &format!("rule add {add}"));
@@ -166,7 +204,7 @@ fn xdp_is_refused_where_it_cannot_serve() {
         &lab.namespace,
         "rule add -s x0 -d x1 --exclusive --engine xdp",
     );
-    let answer = Cangw::Ours.run(&lab.namespace, "-A -s x0 -d x2");
+    let answer = Cangw::Ours.run(&lab.namespace, "-A -s x0 -d v0 -e");
     assert_eq!(answer.code, 1, "{answer:?}");
     assert_eq!(Cangw::Ours.list(&lab.namespace).len(), 1);
 }

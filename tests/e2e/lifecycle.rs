@@ -101,6 +101,48 @@ fn a_waiting_rule_can_be_deleted() {
     assert_eq!(Cangw::Ours.list(&lab.namespace), []);
 }
 
+/// Where frames arrive that rules forward, there is a qdisc already, of the kind that cannot echo.
+#[test]
+fn an_echo_comes_to_an_interface_that_has_rules() {
+    let mut lab = Lab::new("life", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    let (there, back) = (Frame::classic(0x1, &[]), Frame::classic(0x2, &[]));
+    Cangw::Ours.must(&lab.namespace, "-A -s x0 -d x1 -f 1:F");
+    lab.send("x0p", &there);
+    assert_eq!(lab.take_on("x1p"), std::slice::from_ref(&there));
+
+    let answer = Cangw::Ours.run(&lab.namespace, "-A -s x1 -d x0 -e -f 2:F");
+    assert_eq!(
+        (answer.code, answer.stderr.as_str()),
+        (0, ""),
+        "no frame arrived meanwhile"
+    );
+    lab.send("x0p", &there);
+    assert_eq!(lab.take_on("x1p"), std::slice::from_ref(&there));
+    lab.send("x1p", &back);
+    let seen = lab.take();
+    assert_eq!(seen["x0p"], std::slice::from_ref(&back));
+    assert_eq!(seen["x0"], std::slice::from_ref(&back), "the echo");
+    let rules = Cangw::Ours.list(&lab.namespace);
+    assert_eq!(rules.iter().map(|r| r.handled).collect::<Vec<_>>(), [1, 2]);
+
+    // Somebody else's qdisc of that kind stays as it is.
+    let namespace = &lab.namespace;
+    let tc = |arguments: &str| namespace.output("tc", &arguments.split(' ').collect::<Vec<_>>());
+    Cangw::Ours.must(namespace, "-F");
+    tc("qdisc add dev x1 ingress");
+    let answer = Cangw::Ours.run(namespace, "-A -s x0 -d x1 -e");
+    assert_ne!(answer.code, 0);
+    assert!(
+        answer.stderr.contains("x1 has an ingress qdisc"),
+        "{answer:?}"
+    );
+    assert_eq!(Cangw::Ours.list(namespace), []);
+    assert!(tc("qdisc show dev x1").contains("ingress"));
+    Cangw::Ours.must(namespace, "-A -s x1 -d x0 -e");
+    lab.send("x1p", &Frame::classic(0x3, &[]));
+    assert_eq!(lab.take_on("x0p"), [Frame::classic(0x3, &[])]);
+}
+
 #[test]
 fn a_rule_follows_a_new_name() {
     let lab = Lab::new("life", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);

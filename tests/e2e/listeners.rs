@@ -259,6 +259,58 @@ fn can_loaded_anew_is_counted_anew() {
     assert_eq!(listeners(&namespace), 0);
 }
 
+/// Handle of the filter in front that copies.
+const COPY: &str = "0x2";
+/// Of the one that takes frames whole.
+const TAKE: &str = "0x3";
+
+/// The handle of the filter that is asked first.
+fn asked_first(namespace: &Namespace) -> String {
+    let filters = namespace.output("tc", &["filter", "show", "dev", "x0", "ingress"]);
+    let handle = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.find(|word| *word == "handle")?;
+        words.next().map(str::to_owned)
+    };
+    filters
+        .lines()
+        .find_map(handle)
+        .unwrap_or_else(|| panic!("no filter: {filters}"))
+}
+
+#[test]
+fn filters_in_front_follow_the_listeners() {
+    let namespace = gateway();
+    Cangw::Ours.must(&namespace, "-A -s x0 -d x1");
+    let sender = CanSocket::open(&namespace, "x0p").deaf();
+    let target = CanSocket::open(&namespace, "x1p");
+    let arrive = |listener: Option<&CanSocket>| {
+        for frame in frames().iter().filter(|frame| !frame.is_fd()) {
+            sender.send(frame);
+            assert_eq!(target.receive(), *frame);
+            if let Some(listener) = listener {
+                assert_eq!(listener.receive(), *frame);
+            }
+        }
+        assert_eq!(target.receive_within(SILENCE), None);
+        if let Some(listener) = listener {
+            assert_eq!(listener.receive_within(SILENCE), None);
+        }
+    };
+    assert_eq!(asked_first(&namespace), TAKE);
+    arrive(None);
+    let listener = CanSocket::open(&namespace, "x0");
+    arrive(Some(&listener));
+    Cangw::Ours.must(&namespace, "sync");
+    assert_eq!(asked_first(&namespace), COPY);
+    arrive(Some(&listener));
+    drop(listener);
+    arrive(None);
+    Cangw::Ours.must(&namespace, "sync");
+    assert_eq!(asked_first(&namespace), TAKE);
+    arrive(None);
+}
+
 /// A sender never pauses while a socket comes and goes: of what is sent in between, it misses nothing, and the target misses nothing at all.
 #[test]
 fn a_listener_under_load_misses_nothing() {
@@ -302,7 +354,19 @@ fn a_listener_under_load_misses_nothing() {
             }
         });
         let rounds = || {
+            let mut other = None;
             for round in 0..ROUNDS {
+                // The order of the filters in front changes, too.
+                if round % 4 == 0 {
+                    let socket = CanSocket::open(&namespace, "x0").listening_to(0x7FE);
+                    other = Some(socket);
+                    Cangw::Ours.must(&namespace, "sync");
+                    assert_eq!(asked_first(&namespace), COPY);
+                } else if round % 4 == 2 {
+                    drop(other.take());
+                    Cangw::Ours.must(&namespace, "sync");
+                    assert_eq!(asked_first(&namespace), TAKE);
+                }
                 let ear = CanSocket::open(&namespace, "x0");
                 let first = sent.load(Ordering::SeqCst) + 1;
                 let start = Instant::now();

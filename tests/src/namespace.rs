@@ -13,6 +13,7 @@ use crate::tool::Cangw;
 pub struct Namespace {
     name: String,
     file: File,
+    is_ours: bool,
 }
 
 impl Namespace {
@@ -37,9 +38,27 @@ impl Namespace {
                 .expect("`ip` runs"),
         );
         let file = File::open(format!("/run/netns/{name}")).expect("the new namespace has a file");
-        let namespace = Self { name, file };
+        let namespace = Self {
+            name,
+            file,
+            is_ours: true,
+        };
         namespace.ip("link set lo up");
         namespace
+    }
+
+    /// A namespace that somebody else has made, and will remove.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    #[must_use]
+    pub fn of_others(name: &str) -> Self {
+        let file = File::open(format!("/run/netns/{name}"));
+        Self {
+            name: name.to_owned(),
+            file: file.unwrap_or_else(|e| panic!("no network namespace {name}: {e}")),
+            is_ours: false,
+        }
     }
 
     /// Its name for `ip netns`.
@@ -124,6 +143,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         // Pins outlive the namespace that they belong to.
         for arguments in [["-F"].as_slice(), &["settings", "reset"]] {
             let _ = Cangw::Ours.command(self).args(arguments).output();

@@ -299,3 +299,14 @@ pub fn is_root() -> bool {
     // SAFETY: has no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
+
+/// Lets this process run only while no other wants to (`SCHED_IDLE`).
+///
+/// # Errors
+/// What the kernel says.
+pub fn give_way() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `parameters` lives during the call, which only reads it.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })?;
+    Ok(())
+}

@@ -79,7 +79,7 @@ fn of_kernel(line: Line, options: &Options) -> Result<u8> {
 }
 
 /// Compares with the results that are kept: not all of them, so that it takes a few minutes.
-fn check(line: Line) -> Result<u8> {
+pub fn check(line: Line) -> Result<u8> {
     let counted = measure(line, "check", &["--quick"])?;
     let status = report("check", line, &counted)
         .status()
@@ -88,7 +88,7 @@ fn check(line: Line) -> Result<u8> {
 }
 
 /// Builds what is run here.
-fn programs() -> Result<()> {
+pub fn programs() -> Result<()> {
     step("building the benchmarks");
     execute(cargo().args(["build", "--release", "--package", "cangw-benches", "--bins"]))
 }

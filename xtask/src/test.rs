@@ -14,7 +14,7 @@ use self::report::{Count, Report};
 use crate::guest::{self, Machine};
 use crate::kernel::{self, Kernel, Line};
 use crate::workspace::{capture, cargo, execute, forward, target};
-use crate::{build, diff, fuzz, lint, setup};
+use crate::{bench, build, diff, fuzz, lint, setup};
 
 /// Guests that run at the same time.
 const GUESTS: usize = 2;
@@ -48,6 +48,8 @@ pub struct Options {
 const DIFF: &str = "differential";
 /// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel.
 const SCRIPTS: [&str; 3] = ["drop_in::cases", "drop_in::hops", "drop_in::errors"];
+/// The kernel on which instructions are counted; on an idle machine that takes about as long as the tests of one.
+const BENCH: Line = Line::V6_12;
 /// Its frames on the host.
 const HOST_FRAMES: &str = "100000";
 /// Its cases on each kernel. Always the same, so that a run says something about the change and not about luck; `cargo xtask diff` takes others.
@@ -64,10 +66,23 @@ impl Options {
         }
     }
 
+    fn wants_bench(&self) -> bool {
+        let line = self.kernel.is_empty() || self.kernel.contains(&BENCH);
+        self.filter.is_none() && line
+    }
+
     fn wants_diff(&self) -> bool {
         let filter = self.filter.as_deref().unwrap_or_default();
         DIFF.contains(filter)
     }
+}
+
+/// What is done in a guest.
+enum Work {
+    /// The end-to-end tests and the differential test.
+    EndToEnd(Kernel),
+    /// Counting the instructions that a frame costs.
+    Bench,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -113,6 +128,11 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
             programs = end_to_end_programs()?;
             Ok(Count::default())
         })?;
+        if options.wants_bench() {
+            report.step("build the benchmarks", || {
+                bench::programs().map(|()| Count::default())
+            })?;
+        }
         let mut kernels = Vec::new();
         report.step("kernels", || {
             setup::guest()?;
@@ -123,13 +143,18 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
                 &options.kernel
             };
             for &line in lines {
-                kernels.push((format!("kernel {}", line.name()), kernel::ensure(line)?));
+                let name = format!("kernel {}", line.name());
+                kernels.push((name, Work::EndToEnd(kernel::ensure(line)?)));
             }
             Ok(Count::default())
         })?;
+        if options.wants_bench() {
+            kernels.push((format!("benchmark {}", BENCH.name()), Work::Bench));
+        }
         // The tests of a guest stay on one processor, mostly.
-        report.at_once(&kernels, GUESTS, |kernel| {
-            end_to_end(kernel, &programs, options)
+        report.at_once(&kernels, GUESTS, |work| match work {
+            Work::EndToEnd(kernel) => end_to_end(kernel, &programs, options),
+            Work::Bench => Ok(Count::of_one("instructions", bench::check(BENCH)? == 0)),
         });
     }
     Ok(())

@@ -38,11 +38,14 @@ pub enum Reason {
     Denied = 5,
     /// The map of watched identifiers is full, so that the frame is not recorded there; it was forwarded all the same.
     Unwatched = 6,
+    /// At XDP, some targets did not get the frame that all were given at once: memory was short, or one went down in that instant.
+    /// Which ones got it is not known, so it counts as handled for all.
+    FanOut = 7,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unmatched,
         Self::Malformed,
         Self::NoTables,
@@ -50,6 +53,7 @@ impl Reason {
         Self::NoMemory,
         Self::Denied,
         Self::Unwatched,
+        Self::FanOut,
     ];
 
     /// Stable name, for people and for programs.
@@ -63,6 +67,7 @@ impl Reason {
             Self::NoMemory => "no_memory",
             Self::Denied => "denied",
             Self::Unwatched => "unwatched",
+            Self::FanOut => "fan_out",
         }
     }
 }

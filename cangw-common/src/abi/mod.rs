@@ -4,6 +4,7 @@
 //! program that is already loaded keeps reading what a newer userspace writes.
 
 mod counters;
+mod fan_out;
 mod flight;
 mod guard;
 mod listeners;
@@ -11,6 +12,7 @@ mod tables;
 mod watch;
 
 pub use counters::*;
+pub use fan_out::*;
 pub use flight::*;
 pub use guard::*;
 pub use listeners::*;
@@ -18,7 +20,7 @@ pub use tables::*;
 pub use watch::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 7;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -53,7 +55,7 @@ const _: () = {
     assert!(size_of::<CrossChunk>() == 64);
     assert!(MAX_RULES <= 1 << 16);
     assert!(size_of::<RuleCounters>() == 56);
-    assert!(size_of::<InterfaceCounters>() == 56);
+    assert!(size_of::<InterfaceCounters>() == 64);
     assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 16 + 2 * QUEUE);
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);

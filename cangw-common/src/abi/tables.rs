@@ -3,6 +3,9 @@
 use super::{CROSS_CHUNK, HALF_KEYS, MAX_CELLS, STANDARD_KEYS};
 use crate::frame::FrameType;
 
+/// Number of [`SpaceIndex`] values.
+pub const SPACES: u32 = 4;
+
 /// Identifier spaces that have tables of halves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -45,7 +48,7 @@ pub struct Space {
     pub kind: u16,
     /// The list of all identifiers, when uniform.
     pub list: u16,
-    /// Index of its [`Halves`] in the interface's map of halves.
+    /// Which of the interface's [`Halves`] are its own, below [`SPACES`].
     pub halves: u16,
     /// Classes of the low half, the row length of the cross table.
     pub low_classes: u16,
@@ -64,6 +67,11 @@ pub const DENY: u32 = 8;
 /// [`Head::flags`]: CAN XL frames are looked up by all fields of their header, in [`XlTables`].
 pub const HAS_XL_FIELDS: u32 = 0x10;
 
+/// [`Head::flags`]: every list has one target, to which XDP redirects. Else XDP leaves frames to tc.
+pub const XDP_REDIRECT: u32 = 0x20;
+/// With [`XDP_REDIRECT`]: tc stands behind and serves, and counts, what XDP does not send.
+pub const TC_BEHIND: u32 = 0x40;
+
 /// What holds for the whole interface.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,7 +86,7 @@ pub struct Head {
     /// as many variants of itself.
     pub states: u32,
     /// How extended identifiers and error classes are looked up, by [`SpaceIndex`].
-    pub spaces: [Space; 4],
+    pub spaces: [Space; SPACES as usize],
 }
 
 /// [`Cell::flags`] of a list's first cell: some rule of the list echoes.

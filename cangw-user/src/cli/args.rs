@@ -248,6 +248,50 @@ pub enum Command {
         #[arg(short = 'o', long, value_name = "FILE")]
         output: Option<std::path::PathBuf>,
     },
+    /// Bring a topology up, or change one that is up into what its file says now
+    ///
+    /// Only what differs is changed, and routes that stay lose no frame. After an error everything is as it was.
+    Up {
+        /// The topology's file
+        file: String,
+    },
+    /// Take a topology down: its ECUs, buses and routes
+    Down {
+        /// Its name, or its file
+        topology: String,
+    },
+    /// Show what `cangw up` would change
+    Diff {
+        /// The topology's file
+        file: String,
+    },
+    /// Draw a topology
+    Graph {
+        /// The topology's file
+        file: String,
+        /// For Graphviz, for Mermaid, or a drawing
+        #[arg(long, value_name = "FORMAT", default_value = "dot")]
+        format: crate::topology::graph::Format,
+    },
+    /// Show the topologies that are up
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a program in an ECU's network namespace, as the user who called sudo
+    Exec {
+        /// The ECU, or TOPOLOGY.ECU
+        ecu: String,
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Start a shell in an ECU's network namespace, as the user who called sudo
+    Shell {
+        /// The ECU, or TOPOLOGY.ECU
+        ecu: String,
+    },
     /// Write the man pages into a folder
     Man {
         /// The folder, which exists

@@ -49,9 +49,9 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
         Verb::Add | Verb::Delete => match rule(&args.rule, None) {
             Ok(rule) if verb == Verb::Add => {
                 output::warn_of_can_gw(&rule.source);
-                done(Gateway::open().and_then(|mut g| g.add(&[rule])))
+                done(output::change(|gateway| gateway.add(&[rule])))
             }
-            Ok(rule) => done(Gateway::open().and_then(|mut g| g.delete(&rule))),
+            Ok(rule) => done(output::change(|gateway| gateway.delete(&rule))),
             Err(BadRule::Missing(option)) => {
                 eprintln!("cangw: {option} is missing\n");
                 eprint!("{}", Cli::command().render_help());

@@ -6,7 +6,7 @@ use aya_log::EbpfLogger;
 use clap::CommandFactory as _;
 
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
-use super::{complete, export, import, output, probe, verdict, watch};
+use super::{complete, export, import, output, probe, topology, verdict, watch};
 use crate::error::{Error, Result};
 use crate::file::Document;
 use crate::gateway::{Gateway, InterfaceChange};
@@ -46,6 +46,13 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Log => log(),
         Command::Export { format, output } => export::run(format, output.as_deref()),
         Command::Import { dry_run, json } => import::run(dry_run, json),
+        Command::Up { file } => topology::up(&file),
+        Command::Down { topology } => topology::down(&topology),
+        Command::Diff { file } => topology::diff(&file),
+        Command::Graph { file, format } => topology::graph(&file, format),
+        Command::Status { json } => topology::status(json),
+        Command::Exec { ecu, command } => topology::exec(&ecu, &command),
+        Command::Shell { ecu } => topology::shell(&ecu),
         Command::Man { folder } => clap_mangen::generate_to(Cli::command(), &folder)
             .map_err(|e| Error::io(format!("write man pages into {}", folder.display()), e)),
     }
@@ -76,10 +83,11 @@ fn rule(command: RuleCommand) -> Result<()> {
             };
             let set = |state: &mut State| change.apply(state, &name);
             output::warn_of_can_gw(&rule.source);
-            Gateway::open()?.add_with(&[rule], set, &mut |_| Ok(()))
+            output::change(|gateway| gateway.add_with(&[rule], set, &mut |_| Ok(())))
         }
         RuleCommand::Delete { rule, options } => {
-            Gateway::open()?.delete(&complete(&rule, Some(&options))?)
+            let rule = complete(&rule, Some(&options))?;
+            output::change(|gateway| gateway.delete(&rule))
         }
         RuleCommand::Test {
             source,
@@ -88,14 +96,14 @@ fn rule(command: RuleCommand) -> Result<()> {
         } => verdict::run(&source, &frame, json),
         RuleCommand::Load { file } => {
             let document = Document::parse(&file, &read(&file)?)?;
-            document.load(&mut Gateway::open()?)
+            output::change(|gateway| document.load(gateway))
         }
         RuleCommand::Flush => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.flush()),
     }
 }
 
 /// The text of a file, or of standard input.
-fn read(file: &str) -> Result<String> {
+pub(super) fn read(file: &str) -> Result<String> {
     let mut text = String::new();
     let read = if file == "-" {
         std::io::stdin().read_to_string(&mut text)

@@ -8,6 +8,7 @@ mod import;
 mod options;
 mod output;
 mod probe;
+mod topology;
 mod verdict;
 mod watch;
 

@@ -9,6 +9,21 @@ use crate::options::{Action, Stay};
 use crate::rule::{filter_text, kind_name};
 use serde::Serialize;
 
+/// Changes the gateway, and says what a user should know of it.
+pub(super) fn change(what: impl FnOnce(&mut Gateway) -> Result<()>) -> Result<()> {
+    let mut gateway = Gateway::open()?;
+    what(&mut gateway)?;
+    tell_notes(&mut gateway);
+    Ok(())
+}
+
+/// Says what a user should know of changes that succeeded.
+pub(super) fn tell_notes(gateway: &mut Gateway) {
+    for note in gateway.notes() {
+        eprintln!("cangw: {note}");
+    }
+}
+
 /// Everything that is to be known; empty where there is no gateway.
 pub(super) fn report() -> Result<Report> {
     match Gateway::look()? {

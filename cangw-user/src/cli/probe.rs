@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use super::output;
 use crate::error::{Error, Result};
-use crate::kernel::filter::{self, Action, End, Plan};
+use crate::kernel::filter::{self, Action, End, Plan, Qdisc};
 use crate::kernel::link::{self, Link};
 use crate::kernel::listeners::Receivers;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::syscall;
 use crate::kernel::{bpf, pins};
 use crate::rule::kind_name;
 
@@ -175,13 +176,9 @@ fn in_own_namespace<T: Send>(what: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                // SAFETY: changes the namespace of this thread only, which ends with the closure.
-                if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                    return Err(Error::io(
-                        "create a network namespace (CAP_SYS_ADMIN)",
-                        std::io::Error::last_os_error(),
-                    ));
-                }
+                // Of this thread only, which ends with the closure.
+                syscall::leave_namespace()
+                    .map_err(|e| Error::io("create a network namespace (CAP_SYS_ADMIN)", e))?;
                 Ok(what())
             })
             .join()
@@ -223,7 +220,7 @@ fn try_kernel() -> Vec<Finding> {
     let (tc, loads, redirect_err, probes) = match &mut programs {
         Ok(trial) => (
             trial.tc_fd().and_then(|fd| {
-                filter::add_clsact(&netlink, LOOPBACK)?;
+                Qdisc::Clsact.add(&netlink, LOOPBACK)?;
                 filter::attach(&netlink, LOOPBACK, fd)
             }),
             Ok(()),

@@ -1,9 +1,8 @@
 //! Recursive flow classification of 30-bit identifiers: classes of the two halves, and a cross table.
 
-use std::collections::HashMap;
-
 use cangw_common::abi::{CROSS_CHUNK, CrossChunk, HALF_KEYS, Halves};
 use cangw_common::classify::ListId;
+use foldhash::HashMap;
 
 use super::lists::Lists;
 use super::{Error, Wide};
@@ -131,7 +130,7 @@ pub(super) fn build(
     lists: &mut Lists<'_>,
 ) -> Result<Table, Error> {
     // Rules with the same predicate are one.
-    let mut index: HashMap<Wide, usize> = HashMap::new();
+    let mut index: HashMap<Wide, usize> = HashMap::default();
     let mut predicates: Vec<(Wide, Vec<usize>)> = Vec::new();
     for (wide, rule) in rules {
         let at = *index.entry(*wide).or_insert_with(|| {
@@ -162,16 +161,22 @@ pub(super) fn build(
         inverted[i / 64] |= u64::from(wide.inverted) << (i % 64);
     }
     let mut cross = vec![CrossChunk([0; CROSS_CHUNK]); (rows * columns).div_ceil(CROSS_CHUNK)];
-    let mut known: HashMap<Vec<u64>, ListId> = HashMap::new();
-    let mut hit = vec![0u64; inverted.len()];
+    let mut known: HashMap<Vec<(u32, u64)>, ListId> = HashMap::default();
+    // The words of bits that are not 0: few of many predicates hold.
+    let mut hit = Vec::new();
     for (r, row) in row_bits.iter().enumerate() {
         for (c, column) in column_bits.iter().enumerate() {
-            for (word, hit) in hit.iter_mut().enumerate() {
-                *hit = if error {
-                    row[word] | column[word]
+            hit.clear();
+            for (word, inverted) in (0..).zip(&inverted) {
+                let (row, column) = (row[word as usize], column[word as usize]);
+                let bits = if error {
+                    row | column
                 } else {
-                    (row[word] & column[word]) ^ inverted[word]
+                    (row & column) ^ inverted
                 };
+                if bits != 0 {
+                    hit.push((word, bits));
+                }
             }
             let list = match known.get(&hit) {
                 Some(&list) => list,
@@ -197,13 +202,15 @@ pub(super) fn build(
 }
 
 /// The rules of the predicates whose bits are set, in order of execution.
-fn expand(hit: &[u64], predicates: &[(Wide, Vec<usize>)]) -> Vec<usize> {
-    let mut rules: Vec<usize> = predicates
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| hit[i / 64] >> (i % 64) & 1 != 0)
-        .flat_map(|(_, (_, rules))| rules.iter().copied())
-        .collect();
+fn expand(hit: &[(u32, u64)], predicates: &[(Wide, Vec<usize>)]) -> Vec<usize> {
+    let mut rules = Vec::new();
+    for &(word, mut bits) in hit {
+        while bits != 0 {
+            let predicate = word * u64::BITS + bits.trailing_zeros();
+            rules.extend_from_slice(&predicates[predicate as usize].1);
+            bits &= bits - 1;
+        }
+    }
     rules.sort_unstable();
     rules.dedup();
     rules

@@ -5,7 +5,7 @@
 //! whole journey, and the program on an echo's interface leaves it alone. Otherwise the echo is looked up again where it
 //! appears, in a [state](super::states) that says how far it has come.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cangw_common::abi::{
@@ -15,6 +15,7 @@ use cangw_common::abi::{
 };
 use cangw_common::classify::{ListId, NO_RULE};
 use cangw_common::edit::{self, Edit};
+use foldhash::HashMap;
 
 use super::states::{State, States, outcome};
 use super::{Error, Input, Interface};
@@ -175,8 +176,8 @@ impl<'a> Lists<'a> {
             edits,
             // Cell 0 means "no rule".
             cells: vec![Cell::default()],
-            matched: HashMap::new(),
-            known: HashMap::new(),
+            matched: HashMap::default(),
+            known: HashMap::default(),
             lists: Vec::new(),
         }
     }
@@ -291,7 +292,7 @@ impl<'a> Lists<'a> {
         let outcome = |rule: &Input, state: State| outcome(rule, state, max_hops);
         let mut steps: Vec<Step> = Vec::new();
         // Where those are that do not send: echoes that meet the same end count in one step.
-        let mut ended: HashMap<(u32, Outcome), usize> = HashMap::new();
+        let mut ended: HashMap<(u32, Outcome), usize> = HashMap::default();
         let mut places = VecDeque::from([(self.interface.ifindex, start)]);
         while let Some((place, state)) = places.pop_front() {
             for &i in matching.iter().filter(|&&i| self.rules[i].source == place) {

@@ -368,7 +368,16 @@ fn standard(
     let to_key = |id: u32| (id & SFF_MASK) | ((id & RTR_FLAG) >> 19);
     let mut matching = vec![Vec::new(); STANDARD_KEYS];
     for &i in of_kind {
-        let mut hit = vec![false; STANDARD_KEYS];
+        let mut too_long = None;
+        let mut add = |key: u32| {
+            let rules: &mut Vec<usize> = &mut matching[key as usize];
+            if rules.last() != Some(&i) {
+                rules.push(i);
+                if rules.len() > MAX_LIST as usize {
+                    too_long = Some(key as usize);
+                }
+            }
+        };
         for predicate in &rules[i].predicates {
             let (id, mask, inverted) = match *predicate {
                 Predicate::Equal { id, mask } => (id, mask, false),
@@ -380,27 +389,20 @@ fn standard(
                 FrameType::Xl => id & !SFF_MASK == 0,
                 FrameType::Classic | FrameType::Fd => id & !(SFF_MASK | RTR_FLAG) == 0,
             };
-            let mut equal = vec![false; STANDARD_KEYS];
-            if possible {
-                let fixed = to_key(mask) & key_bits;
-                halves::for_each_subset(key_bits & !fixed, |free| {
-                    equal[((to_key(id) & fixed) | free) as usize] = true;
-                });
-            }
-            for (hit, equal) in hit.iter_mut().zip(equal) {
-                *hit |= equal != inverted;
+            let fixed = to_key(mask) & key_bits;
+            let value = to_key(id) & fixed;
+            if inverted {
+                (0..=key_bits)
+                    .filter(|key| !possible || key & fixed != value)
+                    .for_each(&mut add);
+            } else if possible {
+                halves::for_each_subset(key_bits & !fixed, |free| add(value | free));
             }
         }
-        for key in 0..=key_bits as usize {
-            if hit[key] {
-                if matching[key].len() >= MAX_LIST as usize {
-                    matching[key].push(i);
-                    return Err(Error::ListTooLong {
-                        rules: std::mem::take(&mut matching[key]),
-                    });
-                }
-                matching[key].push(i);
-            }
+        if let Some(key) = too_long {
+            return Err(Error::ListTooLong {
+                rules: std::mem::take(&mut matching[key]),
+            });
         }
     }
     let mut last: Option<(&[usize], ListId)> = None;

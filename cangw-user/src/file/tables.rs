@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use cangw_common::frame::FrameType;
 use cangw_common::rule::{Filter, XlFilter};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
@@ -71,7 +72,7 @@ struct InterfaceTable {
 /// A [`Rule`] without what it does not have, and without tables in it. The names are those of its JSON.
 #[derive(Deserialize)]
 #[serde(try_from = "RuleFields")]
-struct RuleTable(Rule);
+pub(crate) struct RuleTable(pub(crate) Rule);
 
 impl Serialize for RuleTable {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -82,10 +83,11 @@ impl Serialize for RuleTable {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleFields {
-    #[serde(deserialize_with = "name")]
+    #[serde(deserialize_with = "name", alias = "from")]
     source: String,
     #[serde(
         default,
+        alias = "to",
         deserialize_with = "some_name",
         skip_serializing_if = "Option::is_none"
     )]
@@ -373,7 +375,8 @@ fn is_classic(kind: &FrameType) -> bool {
     *kind == FrameType::Classic
 }
 
-fn version<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+/// Reads the version of a file, which has to be the one that there is.
+pub(crate) fn version<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     let found = u32::deserialize(d)?;
     if found == VERSION {
         return Ok(found);
@@ -426,16 +429,7 @@ pub(super) fn write(document: &Document) -> String {
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
-    let tables: Tables = toml::from_str(text).map_err(|error| {
-        let span = error.span().unwrap_or_default();
-        let line = text.as_bytes()[..span.start.min(text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        let message = error.message().to_owned();
-        let key = key_at(text, &span);
-        in_line(file, line + 1, Error::Key { key, message })
-    })?;
+    let tables: Tables = from_toml(file, text)?;
     let mut document = Document {
         max_hops: tables.settings.max_hops,
         log: tables.settings.log,
@@ -453,6 +447,26 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
         }
     }
     Ok(document)
+}
+
+/// Reads a file in TOML.
+///
+/// # Errors
+/// [`Error::File`] with line and key.
+pub(crate) fn from_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or_default();
+        let message = error.message().to_owned();
+        let key = key_at(text, &span);
+        let line = line_at(text, span.start);
+        in_line(file, line, Error::Key { key, message })
+    })
+}
+
+/// The number of the line, from 1, in which a place is.
+pub(crate) fn line_at(text: &str, place: usize) -> usize {
+    let before = &text.as_bytes()[..place.min(text.len())];
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// The key at a place, such as `rule.filter`; `None` for text that is no TOML.

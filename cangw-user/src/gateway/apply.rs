@@ -1,43 +1,25 @@
 //! Makes a state true in the kernel: everything is built beside what is in force, then switched in one step.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use cangw_common::abi::{self, INTERFACES, PROBES, Tables, mark};
+use cangw_common::abi::Tables;
 
+use super::fan_out::fans_out;
+use super::fronts::Fronts;
 use super::inputs::{self, fingerprint, is_guarded, name_rules};
+use super::install::Job;
 use super::{Gateway, Release, plan};
-use crate::compile::{self, Compiled, Input};
+use crate::compile;
 use crate::error::{Error, Result};
-use crate::kernel::bpf::{self, TcProgram};
-use crate::kernel::filter::{self, Plan};
-use crate::kernel::link::Link;
+use crate::kernel::bpf;
+use crate::kernel::filter::{self, Qdisc};
+use crate::kernel::link::{self, Link};
 use crate::kernel::listeners::{self, Words};
 use crate::kernel::maps::Maps;
 use crate::options::{Action, Policy};
 use crate::rule::Engine;
-use crate::state::{Live, State};
-
-/// An interface whose tables are to be replaced.
-struct Job {
-    name: String,
-    link: Link,
-    exclusive: bool,
-    asked: Engine,
-    rules: Vec<Input>,
-    compiled: Compiled,
-    engine: Engine,
-    xdp_obstacle: Option<String>,
-    fingerprint: u64,
-}
-
-/// The filters that an interface needs.
-#[derive(Default)]
-struct Wanted {
-    /// Their handles.
-    handles: HashSet<u32>,
-    /// How often the program stands between or behind them.
-    stages: u16,
-}
+use crate::state::{Interface, Live, State};
 
 impl Gateway {
     /// Applies a state. With `all`, also where nothing seems to have changed.
@@ -57,7 +39,7 @@ impl Gateway {
                 let _ = filter::delete_echo(&self.netlink, ifindex);
             }
             for &ifindex in state.qdiscs.difference(&qdiscs) {
-                let _ = filter::delete_clsact(&self.netlink, ifindex);
+                let _ = Qdisc::remove(&self.netlink, ifindex);
             }
         }
         applied
@@ -86,16 +68,30 @@ impl Gateway {
             }
             self.forget_gone(&mut maps, state, links)?;
             let echoes = echo_targets(state);
-            for &ifindex in echoes.difference(&state.echoes.clone()) {
-                self.add_clsact(state, ifindex)?;
-                filter::add_echo(&self.netlink, ifindex)?;
-                state.echoes.insert(ifindex);
+            let mut replaced = Vec::new();
+            for &ifindex in &echoes {
+                if all || !state.echoes.contains(&ifindex) {
+                    replaced.extend(self.echo(state, links, ifindex)?);
+                }
             }
+            let mut fronts = HashMap::new();
             for job in jobs {
-                self.install(&mut maps, state, job, release)?;
+                let ifindex = job.link.index;
+                fronts.insert(ifindex, self.install(&mut maps, state, job, release)?);
+            }
+            for (ifindex, received) in replaced {
+                let frames = link::received(&self.netlink, ifindex)?.saturating_sub(received);
+                let mut interfaces = state.interfaces.values_mut();
+                let is_it =
+                    |i: &&mut Interface| i.live.as_ref().is_some_and(|l| l.ifindex == ifindex);
+                if let Some(interface) = interfaces.find(is_it) {
+                    interface.unserved += frames;
+                }
             }
             self.remove_unused(&mut maps, state, &echoes)?;
             self.count_listeners(state);
+            self.attach_fronts(state, fronts)?;
+            self.arm_fan_out(state);
             let guarded = state.rules.iter().filter(|e| is_guarded(e));
             maps.retain_guards(&guarded.map(|e| e.slot).collect())?;
             let watched = state.rules.iter().filter(|e| e.rule.options.watch);
@@ -116,9 +112,23 @@ impl Gateway {
             .filter(|(_, interface)| !interface.exclusive)
             .filter_map(|(name, interface)| Some((interface.live.as_ref()?.slot, name.as_str())))
             .collect();
-        if !interfaces.is_empty() {
+        if !interfaces.is_empty() || fans_out(state) {
             let _ = listeners::sync(&self.pins, &interfaces);
         }
+    }
+
+    /// Attaches what stands in front of the program, in the order that suits those who listen.
+    fn attach_fronts(&self, state: &mut State, mut fronts: HashMap<u32, Fronts>) -> Result<()> {
+        let words = Words::open(&self.pins)?;
+        for interface in state.interfaces.values_mut() {
+            if let Some(live) = &mut interface.live {
+                let heard = !interface.exclusive && words.listeners(live.slot) != Some(0);
+                let fronts = fronts.remove(&live.ifindex).unwrap_or(Fronts::Stay);
+                let first = &mut live.copies_first;
+                fronts.attach(&self.netlink, &self.pins, live.ifindex, heard, first)?;
+            }
+        }
+        Ok(())
     }
 
     /// Compiles what has changed. Nothing in the kernel is touched, so that an error leaves everything as it was.
@@ -152,13 +162,17 @@ impl Gateway {
             }
             let compiled = compile::compile(interface, &rules, &states)
                 .map_err(|e| name_rules(state, link, &rules, e))?;
-            let xdp_obstacle = plan::xdp_obstacle(interface.flags, echo_target, link, &compiled);
-            let engine =
-                plan::engine(asked, xdp_obstacle.as_deref()).map_err(|reason| Error::Engine {
+            let flags = interface.flags;
+            let xdp_obstacle =
+                plan::xdp_obstacle(flags, echo_target, (link, links), &rules, &compiled);
+            let obstacle = xdp_obstacle.as_deref();
+            let engine = plan::engine(asked, obstacle, &rules, &compiled).map_err(|reason| {
+                Error::Engine {
                     engine: asked,
                     interface: link.name.clone(),
                     reason,
-                })?;
+                }
+            })?;
             jobs.push(Job {
                 name: link.name.clone(),
                 link: link.clone(),
@@ -174,200 +188,44 @@ impl Gateway {
         Ok(jobs)
     }
 
-    /// Replaces the tables of an interface and attaches its engine.
-    fn install(
-        &self,
-        maps: &mut Maps,
-        state: &mut State,
-        mut job: Job,
-        release: Release<'_>,
-    ) -> Result<()> {
-        let old = state
-            .interfaces
-            .get(&job.name)
-            .and_then(|i| i.live.clone())
-            .filter(|live| live.ifindex == job.link.index);
-        let slot = match &old {
-            Some(live) => live.slot,
-            None => free_slot(state, job.link.index)?,
-        };
-        if old.is_none() {
-            maps.reset_reasons(slot)?;
-            Words::open(&self.pins)?.forget(slot);
-        }
-        let generation = old.as_ref().map_or(0, |live| live.generation ^ 1);
-        job.compiled.tables.head.aux = slot * 2 + generation;
-        let mut live = Live {
-            ifindex: job.link.index,
-            slot,
-            generation,
-            engine: job.engine,
-            fingerprint: job.fingerprint,
-        };
-        if let Err(error) = self.switch_over(maps, state, &mut job, &mut live, release) {
-            if old.is_none() {
-                // There was nothing before, so nothing stays; what fails here is less than the error itself.
-                let _ = self.take_off(maps, state, &live);
-            }
-            return Err(error);
-        }
-        state.interfaces.entry(job.name).or_default().live = Some(live);
-        Ok(())
-    }
-
-    /// Installs the lists, switches the tables, and attaches the engine.
-    fn switch_over(
-        &self,
-        maps: &mut Maps,
-        state: &mut State,
-        job: &mut Job,
-        live: &mut Live,
-        release: Release<'_>,
-    ) -> Result<()> {
-        let ifindex = job.link.index;
-        if !job.link.is_virtual() && !bpf::drivers_leave_no_prefix() {
-            bpf::load_driver(&self.pins, state.settings.log)?;
-        }
-        let mut wanted = Wanted::default();
-        if job.engine == Engine::Tc {
-            match self.install_lists(state, job) {
-                Ok(installed) => wanted = installed,
-                // A kernel without tc's parts can still forward by XDP, if the rules allow.
-                Err(Error::Unsupported { .. })
-                    if job.asked == Engine::Auto && job.xdp_obstacle.is_none() =>
-                {
-                    live.engine = Engine::Xdp;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        release(ifindex)?;
-        maps.switch(live.slot, &job.compiled)?;
-        if live.engine == Engine::Tc {
-            filter::attach(&self.netlink, ifindex, TcProgram::open(&self.pins)?.fd()?)?;
-            bpf::detach_xdp(&self.pins, ifindex)?;
-        } else {
-            bpf::attach_xdp(&self.pins, ifindex)?;
-            filter::detach(&self.netlink, ifindex)?;
-        }
-        self.remove_lists(state, ifindex, |handle| wanted.handles.contains(&handle))?;
-        filter::detach_steps(&self.netlink, ifindex, wanted.stages)
-    }
-
-    /// Takes everything off an interface that is there.
-    fn take_off(&self, maps: &mut Maps, state: &mut State, live: &Live) -> Result<()> {
-        filter::detach(&self.netlink, live.ifindex)?;
-        self.remove_lists(state, live.ifindex, |_| false)?;
-        filter::detach_steps(&self.netlink, live.ifindex, 0)?;
-        self.forget(maps, live)
-    }
-
-    /// Frees what belonged to an interface and does not vanish with it.
-    fn forget(&self, maps: &mut Maps, live: &Live) -> Result<()> {
-        bpf::detach_xdp(&self.pins, live.ifindex)?;
-        maps.clear(live.slot)
-    }
-
-    /// Installs the lists that are missing and writes their handles into the tables.
-    fn install_lists(&self, state: &mut State, job: &mut Job) -> Result<Wanted> {
-        let ifindex = job.link.index;
-        self.add_clsact(state, ifindex)?;
-        let installed = filter::Lists::new(filter::installed(&self.netlink, ifindex)?);
-        let mut used = installed.handles();
-        let mut known: HashMap<Vec<(u32, Plan)>, u32> = HashMap::new();
-        let mut wanted = Wanted::default();
-        let shared = job.compiled.lists.len() > plan::OWN_FILTERS;
-        for list in &job.compiled.lists {
-            let gone = job.exclusive || list.fate.drops;
-            let plan = plan::of_list(&job.rules, list, gone, shared);
-            if plan.is_empty() {
-                continue;
-            }
-            let mut twins = vec![(0, plan)];
-            if !gone {
-                twins.push((mark::TAKEN, plan::of_list(&job.rules, list, true, shared)));
-            }
-            if list.loses_stamp() && !gone {
-                twins.push((mark::RESTORE, plan::restoring(&twins[0].1)));
-            }
-            if !job.link.is_virtual() {
-                // A driver's frame is sent by the program, which leaves only the echoes to tc.
-                let echoes = plan::echoes_of_list(&job.rules, list, gone);
-                if !echoes.is_empty() {
-                    twins.push((mark::ECHO_ONLY, echoes));
-                }
-            }
-            let handle = match known.get(&twins) {
-                Some(&handle) => handle,
-                None => {
-                    let found = installed.find(&twins);
-                    // Lists that differ in their twins only need handles of their own.
-                    let found = found.filter(|handle| !wanted.handles.contains(handle));
-                    let handle = match found {
-                        Some(handle) => handle,
-                        None => free_handle(&mut used)?,
-                    };
-                    for (bits, plan) in &twins {
-                        wanted.handles.insert(handle | bits);
-                        wanted.stages = wanted.stages.max(plan.stages());
-                        if !installed.has(handle | bits) {
-                            filter::add_list(&self.netlink, ifindex, handle | bits, plan)?;
-                        }
-                    }
-                    known.insert(twins, handle);
-                    handle
-                }
-            };
-            job.compiled.tables.cells[usize::from(list.id)].handle = handle as u16;
-        }
-        let step = TcProgram::open_step(&self.pins)?;
-        filter::attach_steps(&self.netlink, ifindex, wanted.stages, step.fd()?)?;
-        Ok(wanted)
-    }
-
-    /// Removes lists, keeping what their targets refused.
-    fn remove_lists(
-        &self,
-        state: &mut State,
-        ifindex: u32,
-        keep: impl Fn(u32) -> bool,
-    ) -> Result<()> {
-        for list in filter::installed(&self.netlink, ifindex)? {
-            if keep(list.handle) {
-                continue;
-            }
-            for (rule, refused) in &list.refused {
-                if let Some(entry) = state.rules.iter_mut().find(|e| e.slot == *rule) {
-                    entry.refused += u64::from(*refused);
-                }
-            }
-            filter::delete_list(&self.netlink, ifindex, &list)?;
-        }
-        Ok(())
-    }
-
-    /// Adds the clsact qdisc, and remembers if it is ours.
-    fn add_clsact(&self, state: &mut State, ifindex: u32) -> Result<()> {
-        if filter::add_clsact(&self.netlink, ifindex)? {
-            state.qdiscs.insert(ifindex);
-        }
-        Ok(())
-    }
-
     /// Forgets interfaces that vanished, with all that was attached to them.
     fn forget_gone(&self, maps: &mut Maps, state: &mut State, links: &[Link]) -> Result<()> {
         let here: HashSet<u32> = links.iter().map(|l| l.index).collect();
         state.qdiscs.retain(|ifindex| here.contains(ifindex));
         state.echoes.retain(|ifindex| here.contains(ifindex));
-        for interface in state.interfaces.values_mut() {
-            if let Some(live) = &interface.live
-                && !here.contains(&live.ifindex)
-            {
-                self.forget(maps, live)?;
-                interface.live = None;
+        let vanished = |live: &mut Live| !here.contains(&live.ifindex);
+        let interfaces = state.interfaces.values_mut();
+        let gone: Vec<Live> = interfaces
+            .filter_map(|interface| interface.live.take_if(vanished))
+            .collect();
+        gone.iter()
+            .try_for_each(|live| self.forget(maps, state, live))
+    }
+
+    /// Lets an interface echo what is marked for it. If the qdisc had to be replaced for that, the interface has no filters any more; then the
+    /// answer is its index, with the number of frames that it had received before.
+    fn echo(&self, state: &mut State, links: &[Link], ifindex: u32) -> Result<Option<(u32, u64)>> {
+        let mut replaced = None;
+        let mut added = Qdisc::Clsact.add(&self.netlink, ifindex)?;
+        if !added && Qdisc::of(&self.netlink, ifindex)? == Some(Qdisc::Ingress) {
+            if !state.qdiscs.contains(&ifindex) {
+                let link = links.iter().find(|l| l.index == ifindex);
+                return Err(Error::IngressQdisc {
+                    interface: link.map_or_else(|| ifindex.to_string(), |l| l.name.clone()),
+                });
             }
+            // The kernel has one place for both. Until the interface's job is done, its frames reach nobody but local sockets.
+            replaced = Some((ifindex, link::received(&self.netlink, ifindex)?));
+            self.take_filters_off(state, ifindex)?;
+            Qdisc::remove(&self.netlink, ifindex)?;
+            added = Qdisc::Clsact.add(&self.netlink, ifindex)?;
         }
-        Ok(())
+        if added {
+            state.qdiscs.insert(ifindex);
+        }
+        filter::add_echo(&self.netlink, ifindex)?;
+        state.echoes.insert(ifindex);
+        Ok(replaced)
     }
 
     /// Takes engines, echoes and qdiscs off interfaces that need them no more.
@@ -404,7 +262,7 @@ impl Gateway {
             let mut live = state.interfaces.values().filter_map(|i| i.live.as_ref());
             let classifies = live.any(|live| live.ifindex == ifindex);
             if !classifies && !echoes.contains(&ifindex) {
-                filter::delete_clsact(&self.netlink, ifindex)?;
+                Qdisc::remove(&self.netlink, ifindex)?;
                 state.qdiscs.remove(&ifindex);
             }
         }
@@ -440,13 +298,17 @@ pub(super) fn resolve(state: &mut State, links: &[Link]) {
             && link.name != entry.rule.source
         {
             renamed.push((entry.rule.source.clone(), link.name.clone()));
-            entry.rule.source.clone_from(&link.name);
+            Arc::make_mut(&mut entry.rule).source.clone_from(&link.name);
         }
-        if let Action::Forward { target: name } = &mut entry.rule.action {
+        if let Some(name) = entry.rule.target() {
             let target = find(entry.target, name);
             entry.target = target.map_or(0, |l| l.index);
-            if let Some(link) = target {
-                name.clone_from(&link.name);
+            if let Some(link) = target
+                && link.name != name
+            {
+                Arc::make_mut(&mut entry.rule).action = Action::Forward {
+                    target: link.name.clone(),
+                };
             }
         }
     }
@@ -455,33 +317,6 @@ pub(super) fn resolve(state: &mut State, links: &[Link]) {
             state.interfaces.insert(new, interface);
         }
     }
-}
-
-/// A slot for the tables of an interface, where the program will look for it.
-fn free_slot(state: &State, ifindex: u32) -> Result<u32> {
-    (0..PROBES)
-        .map(|probe| abi::slot(ifindex, probe))
-        .find(|slot| {
-            !state
-                .interfaces
-                .values()
-                .any(|i| i.live.as_ref().is_some_and(|live| live.slot == *slot))
-        })
-        .ok_or_else(|| Error::Unsupported {
-            what: format!("room for the tables of interface {ifindex}"),
-            remedy: format!("of {INTERFACES} slots, the {PROBES} for this index are taken; remove the rules of an interface that is not needed"),
-        })
-}
-
-fn free_handle(used: &mut HashSet<u32>) -> Result<u32> {
-    let handle = (1..=0xFFFF)
-        .find(|h| !used.contains(h))
-        .ok_or_else(|| Error::Unsupported {
-            what: "free handle for a list of rules".into(),
-            remedy: "65,535 lists are in use on this interface; remove rules".into(),
-        })?;
-    used.insert(handle);
-    Ok(handle)
 }
 
 const _: () = assert!(size_of::<Tables>() < 1 << 20);

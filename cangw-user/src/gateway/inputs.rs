@@ -1,10 +1,11 @@
 //! What the compiler is told: the rules in force, and what holds for an interface.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use cangw_common::abi::{DENY, EXCLUSIVE, VIRTUAL};
 use cangw_common::edit::{CHECKED, Edit, GUARDED, IDENTITY};
+use foldhash::quality::FixedState;
 
 use crate::compile::{self, Input, States};
 use crate::error::{Error, Result};
@@ -124,7 +125,7 @@ pub(super) fn fingerprint(
     rules: &[Input],
     states: &States,
 ) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FixedState::default().build_hasher();
     (interface, echo_target, asked, rules).hash(&mut hasher);
     states.of(interface.ifindex).hash(&mut hasher);
     if states.looked_up_again(interface.ifindex) {

@@ -1,11 +1,17 @@
 //! The gateway of a network namespace: rules are added, deleted, listed. Nothing of it lives in this process.
 
 mod apply;
+mod fan_out;
+mod fronts;
 mod inputs;
+mod install;
 mod plan;
 mod report;
 mod verdict;
 mod watched;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cangw_common::abi::MAX_RULES;
 use cangw_common::frame::FrameType;
@@ -21,6 +27,7 @@ use crate::modify::Changes;
 use crate::options::Policy;
 use crate::rule::{Engine, Rule};
 use crate::state::{Entry, Settings, State};
+use crate::topology::plan::Handling;
 
 pub use report::{InterfaceReport, Report, RuleReport};
 pub use verdict::{Does, RuleVerdict, Verdict};
@@ -35,6 +42,7 @@ pub struct Gateway {
     pins: Pins,
     netlink: Netlink,
     state: State,
+    notes: Vec<String>,
 }
 
 impl Gateway {
@@ -50,6 +58,7 @@ impl Gateway {
             pins,
             netlink: Netlink::open()?,
             state,
+            notes: Vec::new(),
         })
     }
 
@@ -67,7 +76,13 @@ impl Gateway {
             pins,
             netlink: Netlink::open()?,
             state,
+            notes: Vec::new(),
         }))
+    }
+
+    /// What a user should know of the changes since the last call, though they succeeded.
+    pub fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Adds rules, the last given being the newest: all of them or, on an error, none.
@@ -109,13 +124,7 @@ impl Gateway {
                     continue;
                 }
                 let slot = slots.next().ok_or(Error::TooManyRules { max: MAX_RULES })?;
-                entries.push(Entry {
-                    rule: rule.clone(),
-                    slot,
-                    source,
-                    target,
-                    refused: 0,
-                });
+                entries.push(Entry::new(rule, slot, (source, target)));
             }
         }
         let new_slots: Vec<u32> = entries.iter().map(|e| e.slot).collect();
@@ -124,6 +133,67 @@ impl Gateway {
         state.rules = entries;
         change(&mut state);
         self.commit_with(state, &links, &new_slots, release)
+    }
+
+    /// Makes these, oldest first, the routes of a topology, and changes the state in the same step. Routes that are there already stay, with
+    /// their counters; other rules are not touched.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn route(
+        &mut self,
+        topology: &str,
+        rules: &[Rule],
+        change: impl FnOnce(&mut State),
+    ) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        // Slots of routes that go are not used again in this step: frames that are on their way still count there.
+        let mut slots = state.free_rule_slots().collect::<Vec<_>>().into_iter();
+        let (old, others) = state
+            .rules
+            .into_iter()
+            .partition::<Vec<_>, _>(|entry| entry.topology == topology);
+        let mut old: Vec<Option<Entry>> = old.into_iter().map(Some).collect();
+        // Most are where they were, behind the one found last.
+        let mut next = 0;
+        let mut new_slots = Vec::new();
+        state.rules = Vec::with_capacity(rules.len() + others.len());
+        for rule in rules.iter().rev() {
+            let is_it = |at: &usize| old[*at].as_ref().is_some_and(|e| *e.rule == *rule);
+            if let Some(at) = (next..old.len()).chain(0..next).find(is_it) {
+                state.rules.extend(old[at].take());
+                next = at + 1;
+                continue;
+            }
+            let ends = self.check(&links, rule)?;
+            let slot = slots.next().ok_or(Error::TooManyRules { max: MAX_RULES })?;
+            new_slots.push(slot);
+            let mut entry = Entry::new(rule, slot, ends);
+            topology.clone_into(&mut entry.topology);
+            state.rules.push(entry);
+        }
+        state.rules.extend(others);
+        change(&mut state);
+        self.commit_with(state, &links, &new_slots, &mut |_| Ok(()))
+    }
+
+    /// The routes of a topology, oldest first, and the interfaces that it wanted to be handled in another way than by default.
+    #[must_use]
+    pub fn routes(&self, topology: &str) -> (Vec<Rule>, BTreeMap<String, Handling>) {
+        let rules = self.state.rules.iter().rev();
+        let rules = rules.filter(|entry| entry.topology == topology);
+        let interfaces = self.state.interfaces.iter();
+        let interfaces = interfaces.filter(|(_, interface)| interface.topology == topology);
+        let handling = interfaces.map(|(name, interface)| {
+            let handling = Handling {
+                exclusive: interface.exclusive,
+                policy: interface.policy,
+            };
+            (name.clone(), handling)
+        });
+        let rules = rules.map(|entry| (*entry.rule).clone());
+        (rules.collect(), handling.collect())
     }
 
     /// Deletes the newest rule that is like `rule`, as can-gw does.
@@ -290,6 +360,15 @@ impl Gateway {
             return Err(error);
         }
         state.dirty = false;
+        for (name, interface) in &state.interfaces {
+            let before = self.state.interfaces.get(name).map_or(0, |i| i.unserved);
+            if interface.unserved > before {
+                self.notes.push(format!(
+                    "{name} needed another qdisc for -e; up to {} frames that arrived meanwhile were not forwarded",
+                    interface.unserved - before
+                ));
+            }
+        }
         self.state = state;
         if !self.state.needs_programs() {
             let keep = !self.state.is_default();
@@ -384,7 +463,9 @@ fn replace_changes(entry: &mut Entry, rule: &Rule, source: u32, target: u32) -> 
             rule: have.to_string(),
         });
     }
-    entry.rule.changes.clone_from(&rule.changes);
+    Arc::make_mut(&mut entry.rule)
+        .changes
+        .clone_from(&rule.changes);
     Ok(())
 }
 

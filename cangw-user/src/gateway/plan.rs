@@ -1,11 +1,13 @@
 //! What tc does for a list of rules, and which engine an interface gets.
 
-use cangw_common::abi::{DENY, EXCLUSIVE};
+use cangw_common::abi::{DENY, EXCLUSIVE, SPACE_UNIFORM, SpaceIndex};
+use cangw_common::frame::FrameType;
 
 use crate::compile::{Compiled, Fate, Input, List, Outcome, Step};
 use crate::kernel::bpf;
 use crate::kernel::filter::{Action, End, Plan, SHARED};
 use crate::kernel::link::Link;
+use crate::kernel::listeners;
 use crate::rule::Engine;
 
 /// Distinct lists of an interface up to which each has filters of its own. The fw classifier has 256 buckets, and most lists have two
@@ -92,7 +94,8 @@ fn plan(
 pub(super) fn xdp_obstacle(
     flags: u32,
     echo_target: bool,
-    link: &Link,
+    (link, links): (&Link, &[Link]),
+    rules: &[Input],
     compiled: &Compiled,
 ) -> Option<String> {
     if flags & EXCLUSIVE == 0 {
@@ -138,16 +141,54 @@ pub(super) fn xdp_obstacle(
         return Some("a rule leads to an interface that cannot take its frames".into());
     }
     if compiled.lists.iter().any(|list| list.steps.len() > 1) {
-        return Some("several rules match the same frame, and after the first target that is down XDP would not serve the others".into());
+        let Some(list) = fan_out(compiled) else {
+            return Some("several rules match the same frame, and not the same ones for all classic frames; only tc can tell them apart".into());
+        };
+        let target = |step: &Step| rules[step.rule as usize].target;
+        let is_virtual = |index| links.iter().any(|l| l.index == index && l.is_virtual());
+        if !list.steps.iter().map(target).all(is_virtual) {
+            return Some("several rules match the same frame, and one leads to an interface with a queue, which XDP passes over".into());
+        }
     }
     None
 }
 
-/// The engine for an interface: what was asked for, or tc, which is the cheaper one on every kernel measured (docs/kernels.md).
-pub(super) fn engine(asked: Engine, obstacle: Option<&str>) -> Result<Engine, String> {
+/// The list to whose targets XDP gives all classic frames at once, if there is one: see [`xdp_obstacle`].
+pub(super) fn fan_out(compiled: &Compiled) -> Option<&List> {
+    let tables = &compiled.tables;
+    let standard = &tables.standard[FrameType::Classic as usize];
+    let extended = tables.head.spaces[SpaceIndex::ClassicExtended as usize];
+    let mut long = compiled.lists.iter().filter(|list| list.steps.len() > 1);
+    long.next().filter(|list| {
+        long.next().is_none()
+            && standard.iter().all(|id| *id == list.id)
+            && extended.kind == SPACE_UNIFORM
+            && extended.list == list.id
+    })
+}
+
+/// Targets from which on XDP costs less than tc if it gives frames to all of them at once: it copies each frame's buffer once, and then
+/// saves a little for each target (docs/performance.md).
+const FAN_OUT_PAYS: usize = 4;
+
+/// Whether XDP serves an interface that it can serve for less than tc: no rule is for frames other than classic ones.
+fn pays(rules: &[Input], compiled: &Compiled) -> bool {
+    fan_out(compiled).is_some_and(|list| list.steps.len() >= FAN_OUT_PAYS)
+        && rules.iter().all(|rule| rule.kind == FrameType::Classic)
+        && listeners::Known::find().is_ok()
+}
+
+/// The engine for an interface: what was asked for, or the cheaper one (docs/kernels.md).
+pub(super) fn engine(
+    asked: Engine,
+    obstacle: Option<&str>,
+    rules: &[Input],
+    compiled: &Compiled,
+) -> Result<Engine, String> {
     match (asked, obstacle) {
         (Engine::Xdp, Some(reason)) => Err(reason.to_owned()),
         (Engine::Xdp, None) => Ok(Engine::Xdp),
+        (Engine::Auto, None) if pays(rules, compiled) => Ok(Engine::Xdp),
         (Engine::Auto | Engine::Tc, _) => Ok(Engine::Tc),
     }
 }

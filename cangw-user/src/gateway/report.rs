@@ -20,6 +20,9 @@ pub struct RuleReport {
     /// The rule.
     #[serde(flatten)]
     pub rule: Rule,
+    /// The topology whose route it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub topology: String,
     /// The interface that the rule waits for; `None` when it is in force.
     pub waiting_for: Option<String>,
     /// Frames that the target took.
@@ -98,6 +101,7 @@ impl Gateway {
             (None, None)
         };
         let mut refused: HashMap<u32, u64> = HashMap::new();
+        let mut fanned_out: HashMap<u32, u64> = HashMap::new();
         let mut interfaces = Vec::new();
         for (name, interface) in &self.state.interfaces {
             let live = interface
@@ -105,11 +109,16 @@ impl Gateway {
                 .as_ref()
                 .filter(|live| links.iter().any(|l| l.index == live.ifindex));
             let mut reasons = BTreeMap::new();
+            reasons.insert("unserved", interface.unserved);
             let mut refused_shared = 0;
             if let (Some(live), Some(maps)) = (live, &maps) {
                 let counters = maps.reasons(live.slot)?;
                 for reason in Reason::ALL {
                     reasons.insert(reason.name(), counters.0[reason as usize]);
+                }
+                if !live.fan_out.is_empty() {
+                    let frames = maps.fan_count(live.aux())?;
+                    fanned_out.extend(live.fan_out.iter().map(|slot| (*slot, frames)));
                 }
                 for list in filter::installed(&self.netlink, live.ifindex)? {
                     for (rule, n) in list.refused {
@@ -147,7 +156,7 @@ impl Gateway {
                 .get(entry.slot as usize)
                 .copied()
                 .unwrap_or_default();
-            let mut rule = entry.rule.clone();
+            let mut rule = (*entry.rule).clone();
             let mut waiting_for = None;
             let mut follow = |index: u32, name: &mut String| match here.get(&index) {
                 Some(now) => (*now).clone_into(name),
@@ -163,10 +172,12 @@ impl Gateway {
             };
             let dropped_refused =
                 counters.refused + entry.refused + refused.get(&entry.slot).copied().unwrap_or(0);
+            let fanned_out = entry.fanned_out + fanned_out.get(&entry.slot).copied().unwrap_or(0);
             rules.push(RuleReport {
                 rule,
+                topology: entry.topology.clone(),
                 waiting_for,
-                handled: counters.sent.saturating_sub(dropped_refused),
+                handled: fanned_out + counters.sent.saturating_sub(dropped_refused),
                 dropped: dropped_refused
                     + counters.mtu
                     + counters.by_rule

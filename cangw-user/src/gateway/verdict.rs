@@ -84,7 +84,7 @@ impl Gateway {
             .map_err(|e| inputs::name_rules(&state, link, &rules, e))?;
         let rule = |slot: u32| {
             let entry = state.rules.iter().find(|e| e.slot == slot);
-            entry.map(|e| &e.rule)
+            entry.map(|e| &*e.rule)
         };
         let known = state.interfaces.get(&link.name);
         let view = View {

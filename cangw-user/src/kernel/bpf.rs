@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
 
 use aya::maps::ProgramArray;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 21] = [
     "TABLES",
     "EXACT",
     "HALVES",
@@ -36,10 +37,15 @@ const MAPS: [&str; 18] = [
     "AYA_LOGS",
     "LISTENERS",
     "CAN_GW",
+    "FAN_TARGETS",
+    "FAN_COUNTS",
+    "FAN_OUT",
 ];
 const TC: &str = "program_tc";
 const STEP: &str = "program_step";
 const CLASSIFY: &str = "cangw_tc";
+const FRONT: &str = "program_front";
+const FRONT_PROGRAM: &str = "cangw_front";
 const STEP_PROGRAM: &str = "cangw_step";
 const DRIVER: &str = "cangw_driver";
 const DRIVER_PIN: &str = "program_driver";
@@ -74,9 +80,11 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     // Without probes, frames are copied as if somebody listened; `cangw probe` says why.
     let _ = listeners::pin(pins, &mut ebpf);
     load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
-    load_tc(&mut ebpf, CLASSIFY, None)?;
+    for name in [FRONT_PROGRAM, CLASSIFY] {
+        load_tc(&mut ebpf, name, None)?;
+    }
     // The main program last: where it is, all are.
-    for (name, pin) in [(STEP_PROGRAM, STEP), (CLASSIFY, TC)] {
+    for (name, pin) in [(STEP_PROGRAM, STEP), (FRONT_PROGRAM, FRONT), (CLASSIFY, TC)] {
         pin_tc(pins, &mut ebpf, name, pin)?;
     }
     let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
@@ -177,7 +185,7 @@ where
 pub(super) fn replace(
     pins: &Pins,
     name: &str,
-    pin: impl FnOnce(&std::path::Path) -> Result<()>,
+    pin: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let new = pins.path(&format!("{name}_new"));
     let _ = fs::remove_file(&new);
@@ -218,6 +226,14 @@ impl TcProgram {
         Self::open_pin(pins, STEP)
     }
 
+    /// Opens one that stands in front of the one that classifies.
+    ///
+    /// # Errors
+    /// When it is not pinned.
+    pub fn open_front(pins: &Pins) -> Result<Self> {
+        Self::open_pin(pins, FRONT)
+    }
+
     fn open_pin(pins: &Pins, name: &str) -> Result<Self> {
         SchedClassifier::from_pin(pins.path(name))
             .map(Self)
@@ -251,10 +267,18 @@ fn xdp_pin(ifindex: u32) -> String {
 /// # Errors
 /// When the kernel or the device cannot.
 pub fn attach_xdp(pins: &Pins, ifindex: u32) -> Result<()> {
-    let mut xdp = xdp_program(pins)?;
-    let path = pins.path(&xdp_pin(ifindex));
+    attach_redirect_err(pins)?;
+    attach_pinned(
+        &mut xdp_program(pins)?,
+        &pins.path(&xdp_pin(ifindex)),
+        ifindex,
+    )
+}
+
+/// Attaches a program at generic XDP by a link that is pinned, or gives the link that is there the program.
+pub(super) fn attach_pinned(xdp: &mut Xdp, path: &Path, ifindex: u32) -> Result<()> {
     if path.exists() {
-        let link: FdLink = PinnedLink::from_pin(&path)
+        let link: FdLink = PinnedLink::from_pin(path)
             .map_err(failed("open the XDP link"))?
             .into();
         let link = link.try_into().map_err(failed("use the XDP link"))?;
@@ -265,7 +289,6 @@ pub fn attach_xdp(pins: &Pins, ifindex: u32) -> Result<()> {
         drop(xdp.take_link(id));
         return Ok(());
     }
-    attach_redirect_err(pins)?;
     let id = xdp
         .attach_to_if_index(ifindex, XdpMode::Skb)
         .map_err(failed("attach the XDP program"))?;
@@ -335,7 +358,9 @@ impl Trial {
         let mut ebpf = loader.load(OBJECT).map_err(failed("load the eBPF maps"))?;
         load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
         load_tc(&mut ebpf, DRIVER, Some(DRIVER_PLACE))?;
-        load_tc(&mut ebpf, CLASSIFY, None)?;
+        for name in [FRONT_PROGRAM, CLASSIFY] {
+            load_tc(&mut ebpf, name, None)?;
+        }
         let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
         xdp.load().map_err(failed("load the XDP program"))?;
         let errors: &mut TracePoint = program(&mut ebpf, "cangw_redirect_err")?;

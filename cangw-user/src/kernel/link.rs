@@ -1,12 +1,15 @@
 //! Network interfaces.
 
+use std::os::fd::AsRawFd as _;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoVxcan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 
 use super::netlink::Netlink;
+use super::netns::NetNs;
 use crate::error::{Error, Result};
 
 /// An interface of the current network namespace.
@@ -26,6 +29,8 @@ pub struct Link {
     pub kind: String,
     /// The other end of a vxcan pair, when that is in this namespace, too.
     pub peer: Option<u32>,
+    /// Index of the other end of a vxcan pair, in whichever namespace that is.
+    pub other_end: Option<u32>,
 }
 
 impl Link {
@@ -39,11 +44,12 @@ impl Link {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
-            is_can: message.header.link_layer_type == LinkLayerType::Can,
+            is_can: is_can(message),
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             kind: String::new(),
             peer: None,
+            other_end: None,
         };
         let mut elsewhere = false;
         for attribute in &message.attributes {
@@ -62,7 +68,11 @@ impl Link {
                 _ => {}
             }
         }
-        if elsewhere || link.kind != "vxcan" {
+        if link.kind != "vxcan" {
+            link.peer = None;
+        }
+        link.other_end = link.peer;
+        if elsewhere {
             link.peer = None;
         }
         link
@@ -78,15 +88,128 @@ fn kind_name(kind: &InfoKind) -> String {
 /// # Errors
 /// When the kernel refuses to list them.
 pub fn list(netlink: &Netlink) -> Result<Vec<Link>> {
+    Ok(messages(netlink)?.iter().map(Link::new).collect())
+}
+
+/// What the kernel says of all interfaces of the current network namespace.
+pub(super) fn messages(netlink: &Netlink) -> Result<Vec<LinkMessage>> {
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let answers = netlink.dump("list the interfaces", request)?;
-    Ok(answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(Link::new(message)),
-            _ => None,
-        })
-        .collect())
+    let links = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(message),
+        _ => None,
+    });
+    Ok(links.collect())
+}
+
+/// Whether an interface is a CAN interface (`ARPHRD_CAN`).
+pub(super) fn is_can(message: &LinkMessage) -> bool {
+    message.header.link_layer_type == LinkLayerType::Can
+}
+
+/// Frames that an interface has received since it was made.
+///
+/// # Errors
+/// When the kernel refuses to tell, or the interface is gone.
+pub fn received(netlink: &Netlink, ifindex: u32) -> Result<u64> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let request = RouteNetlinkMessage::GetLink(message);
+    let answers = netlink.get("count the frames of an interface", request)?;
+    let attributes = answers.iter().flat_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => message.attributes.as_slice(),
+        _ => &[],
+    });
+    let mut counters = attributes.filter_map(|attribute| match attribute {
+        LinkAttribute::Stats64(counters) => Some(counters.rx_packets),
+        _ => None,
+    });
+    Ok(counters.next().unwrap_or_default())
+}
+
+/// Creates a vxcan pair and brings its ends up: one here, and one in another namespace. Gives back the index of the first.
+///
+/// # Errors
+/// When a name is taken, or the kernel has no vxcan.
+pub fn create_pair(
+    netlink: &Netlink,
+    (name, mtu): (&str, u32),
+    other: (&str, &NetNs),
+) -> Result<u32> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(other.0.to_owned()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::NetNsFd(other.1.file().as_raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Vxcan),
+            LinkInfo::Data(InfoData::Vxcan(InfoVxcan::Peer(peer))),
+        ]),
+    ];
+    let what = format!("create the interfaces {name} and {}", other.0);
+    let request = RouteNetlinkMessage::NewLink(message);
+    netlink
+        .change(&what, request, NLM_F_CREATE | NLM_F_EXCL)
+        .map_err(|e| match e {
+            Error::Netlink { source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                no_kind("vxcan", &source)
+            }
+            e => e,
+        })?;
+    let find = |netlink: &Netlink, name: &str| {
+        let found = list(netlink)?.into_iter().find(|link| link.name == name);
+        found
+            .map(|link| link.index)
+            .ok_or_else(|| Error::NoInterface {
+                name: name.to_owned(),
+            })
+    };
+    let ifindex = find(netlink, name)?;
+    // An end cannot be up before the other is there (`vxcan_open`).
+    let up = || {
+        other.1.enter(|| {
+            let there = Netlink::open()?;
+            set_up(&there, find(&there, other.0)?)
+        })?;
+        set_up(netlink, ifindex)
+    };
+    if let Err(e) = up() {
+        let _ = delete(netlink, ifindex);
+        return Err(e);
+    }
+    Ok(ifindex)
+}
+
+/// Brings an interface up.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn set_up(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    let request = RouteNetlinkMessage::SetLink(message);
+    netlink.change("bring an interface up", request, 0)
+}
+
+/// Deletes an interface, with the other end of a pair.
+///
+/// # Errors
+/// When the kernel refuses, except that it is gone.
+pub fn delete(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let request = RouteNetlinkMessage::DelLink(message);
+    match netlink.change("delete an interface", request, 0) {
+        Err(Error::Netlink { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        other => other,
+    }
 }
 
 /// Creates an interface of a kind, to see whether the kernel can; for a namespace that is thrown away.
@@ -104,8 +227,13 @@ pub fn try_create(netlink: &Netlink, kind: &str) -> Result<()> {
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
         )
-        .map_err(|e| Error::Unsupported {
-            what: format!("{kind} ({e})"),
-            remedy: format!("load it with `modprobe {kind}`, or use a kernel that has it"),
-        })
+        .map_err(|e| no_kind(kind, &e))
+}
+
+/// The kernel has no interfaces of a kind.
+fn no_kind(kind: &str, error: &dyn std::fmt::Display) -> Error {
+    Error::Unsupported {
+        what: format!("{kind} ({error})"),
+        remedy: format!("load it with `modprobe {kind}`, or use a kernel that has it"),
+    }
 }

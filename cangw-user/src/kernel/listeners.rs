@@ -40,10 +40,11 @@ const CAN_GW_FUNCTION: &str = "can_can_gw_rcv";
 const QUIET: Duration = Duration::from_millis(10);
 /// How often listeners are counted that change meanwhile.
 const TRIES: usize = 5;
-/// The probes, and the functions at whose entries they are.
-const PROBES: [(&str, &str); 2] = [
+/// The probes, and the functions at whose entries they are. The last one serves [`super::fan_out`].
+const PROBES: [(&str, &str); 3] = [
     ("cangw_listen", "can_rx_register"),
     ("cangw_unlisten", "can_rx_unregister"),
+    ("cangw_closing", "dev_map_notification"),
 ];
 /// The program that tells when the probes are gone.
 const LOADED: &str = "cangw_can_loaded";
@@ -107,9 +108,7 @@ pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
     let words = Words::open(pins)?;
     let load = |slot: u32| words.word(slot).load(Ordering::SeqCst);
     let interfaces: Vec<(u32, &str)> = [(ON_ALL, ANY)].iter().chain(interfaces).copied().collect();
-    let mut programs = PROBES.iter().map(|(name, _)| *name).chain([LOADED]);
-    let attached = programs.all(|name| pins.path(&link_of(name)).exists());
-    if !attached || load(ON_ALL) & PROBES_LOST != 0 {
+    if !are_attached(pins) || load(ON_ALL) & PROBES_LOST != 0 {
         attach(pins)?;
         for &(slot, _) in &interfaces {
             words.forget(slot);
@@ -144,11 +143,20 @@ pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
     Ok(())
 }
 
+/// Whether the probes are attached, or were until can.ko was loaded anew.
+#[must_use]
+pub fn are_attached(pins: &Pins) -> bool {
+    let mut programs = PROBES.iter().map(|(name, _)| *name).chain([LOADED]);
+    programs.all(|name| pins.path(&link_of(name)).exists())
+}
+
 /// What the probes have to know: the network namespace, and where the kernel keeps what they read.
 pub struct Known {
     cookie: u64,
     cookie_offset: u64,
     ifindex_offset: u64,
+    type_offset: u64,
+    net_offset: u64,
 }
 
 impl Known {
@@ -162,6 +170,8 @@ impl Known {
             cookie: pins::namespace_cookie()?,
             cookie_offset: btf.offset("net", "net_cookie")?,
             ifindex_offset: btf.offset("net_device", "ifindex")?,
+            type_offset: btf.offset("net_device", "type")?,
+            net_offset: btf.offset("net_device", "nd_net")?,
         })
     }
 
@@ -170,7 +180,9 @@ impl Known {
         loader
             .override_global("NET_COOKIE", &self.cookie, true)
             .override_global("COOKIE_OFFSET", &self.cookie_offset, true)
-            .override_global("IFINDEX_OFFSET", &self.ifindex_offset, true);
+            .override_global("IFINDEX_OFFSET", &self.ifindex_offset, true)
+            .override_global("TYPE_OFFSET", &self.type_offset, true)
+            .override_global("NET_OFFSET", &self.net_offset, true);
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
 
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
+use aya::maps::{
+    Array, ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues,
+};
 use aya::util::nr_cpus;
 use cangw_common::abi::{
     self, BucketKey, Cell, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables,
@@ -47,6 +49,8 @@ pub struct Maps {
     rules_fd: MapData,
     tables_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
+    fan_targets: ArrayOfMaps<MapData, DevMap<MapData>>,
+    fan_counts: PerCpuArray<MapData, u64>,
 }
 
 fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
@@ -61,11 +65,14 @@ fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
     }
 }
 
+/// `struct bpf_devmap_val`
+const DEVMAP_VALUE: usize = 8;
+
 /// Creates the maps of maps that are not pinned yet. aya would describe the inner maps by type information, which makes
 /// Linux 6.1 take them for different from the inner maps that are created later without (`bpf_map_meta_equal` compares `timer_off`).
 pub(super) fn create_outer(pins: &Pins) -> Result<()> {
     use aya_obj::generated::bpf_map_type::{
-        BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_HASH as HASH,
+        BPF_MAP_TYPE_ARRAY as ARRAY, BPF_MAP_TYPE_DEVMAP as DEVMAP, BPF_MAP_TYPE_HASH as HASH,
     };
     let aux = 2 * abi::INTERFACES;
     for (name, entries, kind, key, value, flags) in [
@@ -87,11 +94,11 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
         ),
         (
             "HALVES",
-            aux,
+            aux * abi::SPACES,
             ARRAY,
             size_of::<u32>(),
             size_of::<Halves>(),
-            INNER_MAP | MMAPABLE,
+            MMAPABLE,
         ),
         (
             "CROSS",
@@ -116,6 +123,14 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
             size_of::<u32>(),
             size_of::<XlTables>(),
             MMAPABLE,
+        ),
+        (
+            "FAN_TARGETS",
+            aux,
+            DEVMAP,
+            size_of::<u32>(),
+            DEVMAP_VALUE,
+            0,
         ),
     ] {
         let inner = aya_obj::Map::new_from_params(kind as u32, key as u32, value as u32, 1, flags);
@@ -176,6 +191,8 @@ impl Maps {
             rules_fd: open_data(pins, "RULES")?,
             tables_fd: open_data(pins, "TABLES")?,
             reasons: open(pins, "REASONS")?,
+            fan_targets: open(pins, "FAN_TARGETS")?,
+            fan_counts: open(pins, "FAN_COUNTS")?,
         })
     }
 
@@ -185,45 +202,73 @@ impl Maps {
     /// # Errors
     /// When memory is short; then the old tables stay.
     pub fn switch(&mut self, slot: u32, compiled: &Compiled) -> Result<()> {
-        let aux = compiled.tables.head.aux;
-        if !compiled.exact.is_empty() {
-            let inner = exact_map(&compiled.exact)?;
-            self.exact
-                .set(aux, &inner, 0)
-                .map_err(failed("install the exact identifiers"))?;
-        }
-        if !compiled.halves.is_empty() {
-            let halves = array(
-                compiled.halves.iter().map(|halves| bytes(&**halves)),
-                INNER_MAP,
-            )?;
-            self.halves
-                .set(aux, &halves, 0)
-                .map_err(failed("install the classes"))?;
-        }
-        if !compiled.cross.is_empty() {
-            let cross = array(compiled.cross.iter().map(bytes), INNER_MAP)?;
-            self.cross
-                .set(aux, &cross, 0)
-                .map_err(failed("install the cross table"))?;
-        }
-        if let Some(xl) = &compiled.xl {
-            let xl = array(std::iter::once(bytes(&**xl)), 0)?;
-            self.xl
-                .set(aux, &xl, 0)
-                .map_err(failed("install the classes of CAN XL headers"))?;
-        }
-        if !compiled.edits.is_empty() {
-            let edits = array(compiled.edits.iter().map(|edit| bytes(&**edit)), INNER_MAP)?;
-            self.edits
-                .set(aux, &edits, 0)
-                .map_err(failed("install the modifications"))?;
-        }
+        self.prepare(compiled)?;
         let used = offset_of!(Tables, cells) + compiled.cells * size_of::<Cell>();
         let tables = array(std::iter::once(&bytes(&*compiled.tables)[..used]), 0)?;
         self.tables
             .set(slot, &tables, 0)
             .map_err(failed("switch to the new tables"))
+    }
+
+    /// Writes what goes with new tables. In each update the kernel waits until no frame uses what was there before; side by side, all wait
+    /// only once.
+    fn prepare(&mut self, compiled: &Compiled) -> Result<()> {
+        let aux = compiled.tables.head.aux;
+        let Self {
+            exact,
+            halves,
+            cross,
+            xl,
+            edits,
+            ..
+        } = self;
+        std::thread::scope(|scope| {
+            let mut updates = Vec::new();
+            if !compiled.exact.is_empty() {
+                updates.push(scope.spawn(move || {
+                    let map = exact_map(&compiled.exact)?;
+                    let set = exact.set(aux, &map, 0);
+                    set.map_err(failed("install the exact identifiers"))
+                }));
+            }
+            if !compiled.halves.is_empty() {
+                updates.push(scope.spawn(move || {
+                    // Each in a map of its own: the only value of a map is looked up without a call.
+                    for (place, classes) in (aux * abi::SPACES..).zip(&compiled.halves) {
+                        let map = array(std::iter::once(bytes(&**classes)), 0)?;
+                        let set = halves.set(place, &map, 0);
+                        set.map_err(failed("install the classes"))?;
+                    }
+                    Ok(())
+                }));
+            }
+            if !compiled.cross.is_empty() {
+                updates.push(scope.spawn(move || {
+                    let map = array(compiled.cross.iter().map(bytes), INNER_MAP)?;
+                    let set = cross.set(aux, &map, 0);
+                    set.map_err(failed("install the cross table"))
+                }));
+            }
+            if let Some(classes) = &compiled.xl {
+                updates.push(scope.spawn(move || {
+                    let map = array(std::iter::once(bytes(&**classes)), 0)?;
+                    let set = xl.set(aux, &map, 0);
+                    set.map_err(failed("install the classes of CAN XL headers"))
+                }));
+            }
+            if !compiled.edits.is_empty() {
+                updates.push(scope.spawn(move || {
+                    let map = array(compiled.edits.iter().map(|edit| bytes(&**edit)), INNER_MAP)?;
+                    let set = edits.set(aux, &map, 0);
+                    set.map_err(failed("install the modifications"))
+                }));
+            }
+            for update in updates {
+                let ended = update.join();
+                ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok(())
+        })
     }
 
     /// Forgets the tables of a slot; when this returns, no frame uses them any more.
@@ -251,6 +296,45 @@ impl Maps {
             .chunks(cpus)
             .map(|values| values.iter().fold(RuleCounters::default(), add))
             .collect())
+    }
+
+    /// Prepares the fan-out of an interface, for its auxiliary tables that are not in use.
+    ///
+    /// # Errors
+    /// When memory is short, or a target is gone.
+    pub fn set_fan_out(&mut self, aux: u32, targets: &[u32]) -> Result<()> {
+        let map = aya_obj::Map::new_from_params(
+            aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32,
+            size_of::<u32>() as u32,
+            DEVMAP_VALUE as u32,
+            targets.len() as u32,
+            0,
+        );
+        let map = MapData::create(map, "", None).map_err(failed("create a map of targets"))?;
+        let mut devices: DevMap<MapData> = Map::from_map_data(map)
+            .and_then(DevMap::try_from)
+            .map_err(failed("create a map of targets"))?;
+        for (place, target) in (0..).zip(targets) {
+            devices
+                .set(place, *target, None, 0)
+                .map_err(failed("fill a map of targets"))?;
+        }
+        self.fan_counts
+            .set(aux, zeroes()?, 0)
+            .map_err(failed("reset a counter"))?;
+        self.fan_targets
+            .set(aux, &devices, 0)
+            .map_err(failed("install a map of targets"))
+    }
+
+    /// How many frames XDP gave to all targets by these auxiliary tables.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn fan_count(&self, aux: u32) -> Result<u64> {
+        let values = self.fan_counts.get(&aux, 0);
+        let values = values.map_err(failed("read a counter"))?;
+        Ok(values.iter().sum())
     }
 
     /// Sets the counters of a rule to zero.

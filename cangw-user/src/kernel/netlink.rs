@@ -51,6 +51,18 @@ impl Netlink {
         self.exchange(what, message, NLM_F_REQUEST | NLM_F_DUMP)
     }
 
+    /// Asks for one thing.
+    ///
+    /// # Errors
+    /// The kernel's answer, with `what` before it.
+    pub fn get(
+        &self,
+        what: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        self.exchange(what, message, NLM_F_REQUEST | NLM_F_ACK)
+    }
+
     fn exchange(
         &self,
         what: &str,

@@ -101,6 +101,47 @@ impl Pins {
         &self.folder
     }
 
+    /// Leaves a mark beside the pins, which keeps the folder as they do.
+    ///
+    /// # Errors
+    /// When it cannot be left, except that it is there.
+    pub fn mark(&self, name: &str) -> Result<()> {
+        match fs::create_dir(self.path(name)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io("leave a mark beside the pins", e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Undoes [`Self::mark`].
+    ///
+    /// # Errors
+    /// When it cannot be removed, except that it is gone.
+    pub fn unmark(&self, name: &str) -> Result<()> {
+        match fs::remove_dir(self.path(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove a mark beside the pins", e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes all marks.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn unmark_all(&self) -> Result<()> {
+        let failed = |e| Error::io(format!("read {}", self.folder.display()), e);
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().map_err(failed)?.is_dir() {
+                fs::remove_dir(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes pins for which `keep` is false.
     ///
     /// # Errors

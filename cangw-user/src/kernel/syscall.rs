@@ -1,9 +1,13 @@
 //! System calls that neither std nor aya offers.
 
+use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::ptr::null;
 
 /// `SO_NETNS_COOKIE`, Linux 5.14.
 const SO_NETNS_COOKIE: i32 = 71;
@@ -206,11 +210,89 @@ pub fn namespace_cookie() -> io::Result<u64> {
 
 /// Type of the file system at a path (`statfs`); `None` when there is none.
 pub fn file_system(path: &Path) -> Option<i64> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    let path = path_text(path).ok()?;
     let mut stat = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the path is terminated, and the kernel fills the structure when it returns 0.
     unsafe {
         (libc::statfs(path.as_ptr(), stat.as_mut_ptr()) == 0).then(|| stat.assume_init().f_type)
     }
+}
+
+/// Waits until every frame that the kernel was working on when this was called is through with the filters of its hook. Where the kernel
+/// does not offer that (`nohz_full`), long enough for it.
+pub fn wait_for_frames() {
+    /// `MEMBARRIER_CMD_GLOBAL`: `synchronize_rcu()`
+    const GLOBAL: libc::c_int = 1;
+    // SAFETY: the command takes no memory.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
+    if answer != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn answer(answer: i32) -> io::Result<()> {
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Gives the calling thread a network namespace of its own.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn leave_namespace() -> io::Result<()> {
+    // SAFETY: takes a number only.
+    answer(unsafe { libc::unshare(libc::CLONE_NEWNET) })
+}
+
+/// Puts the calling thread into a network namespace.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn enter_namespace(namespace: &File) -> io::Result<()> {
+    // SAFETY: takes numbers only; the descriptor is open as long as `namespace` is borrowed.
+    answer(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
+fn path_text(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Shows a file at another place, too.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn bind_mount(from: &Path, to: &Path) -> io::Result<()> {
+    mount(from, to, libc::MS_BIND)
+}
+
+fn mount(from: &Path, to: &Path, flags: libc::c_ulong) -> io::Result<()> {
+    let (from, to) = (path_text(from)?, path_text(to)?);
+    // SAFETY: both texts are terminated and live until the call returns; the other pointers may be null.
+    answer(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), null(), flags, null()) })
+}
+
+/// Undoes [`bind_mount`].
+///
+/// # Errors
+/// The kernel's answer.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    let path = path_text(path)?;
+    // SAFETY: the text is terminated and lives until the call returns.
+    answer(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) })
+}
+
+/// Lets what is mounted in a folder later, and what is unmounted, be seen in other mount namespaces, as `ip netns` does.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn share_mounts(folder: &Path) -> io::Result<()> {
+    let share = || mount(Path::new(""), folder, libc::MS_SHARED | libc::MS_REC);
+    // Only a mount can be shared.
+    share().or_else(|_| {
+        mount(folder, folder, libc::MS_BIND | libc::MS_REC)?;
+        share()
+    })
 }

@@ -9,7 +9,7 @@ use cangw::compile::{Compiled, Input, Interface, States, compile};
 use cangw::kernel::bpf;
 use cangw::kernel::maps::Maps;
 use cangw::kernel::pins::Pins;
-use cangw_common::abi::{self, VIRTUAL};
+use cangw_common::abi::{self, VIRTUAL, XDP_REDIRECT};
 use cangw_common::frame::FrameType;
 
 /// The loopback interface: test packets come from there.
@@ -72,23 +72,22 @@ impl Drop for Bpffs {
 pub struct Loaded {
     pub maps: Maps,
     xdp: aya::programs::Xdp,
-    _pins: Pins,
     _bpffs: Bpffs,
 }
 
-/// Loads the programs.
-pub fn load() -> Loaded {
+/// Loads the programs, and says where they are pinned.
+pub fn load() -> (Loaded, Pins) {
     let bpffs = Bpffs::mount();
     let pins = Pins::open_in(bpffs.path(), true)
         .expect("the folder can be made")
         .expect("it was created");
     bpf::load(&pins, false).expect("the kernel loads the programs");
-    Loaded {
+    let loaded = Loaded {
         maps: Maps::open(&pins).expect("the maps are pinned"),
         xdp: bpf::xdp_program(&pins).expect("the program is pinned"),
-        _pins: pins,
         _bpffs: bpffs,
-    }
+    };
+    (loaded, pins)
 }
 
 impl Loaded {
@@ -97,7 +96,7 @@ impl Loaded {
         let interface = Interface {
             ifindex: LOOPBACK,
             max_hops: 1,
-            flags: VIRTUAL,
+            flags: VIRTUAL | XDP_REDIRECT,
         };
         let compiled = compile(interface, rules, &States::default()).expect("few rules fit");
         self.maps

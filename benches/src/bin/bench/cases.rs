@@ -37,13 +37,6 @@ impl Gateway {
             Self::XdpExclusive => "cangw XDP exclusive",
         }
     }
-
-    pub const fn is_ours(self) -> bool {
-        matches!(
-            self,
-            Self::Tc | Self::TcUnheard | Self::TcExclusive | Self::XdpExclusive
-        )
-    }
 }
 
 /// What the rules ask of identifiers. The last rule matches the frame, no other does.
@@ -178,6 +171,7 @@ impl Case {
             CHANGES => format!("{gateway}, -m and CRC8"),
             SHARED => format!("{gateway}, -m and CRC8, frame shared"),
             FD => format!("{gateway}, CAN FD"),
+            HEARD => format!("{gateway}, heard"),
             _ => gateway.to_owned(),
         }
     }
@@ -191,6 +185,16 @@ impl Case {
         }
     }
 
+    /// Whether a socket listens on the source, though not to these frames: what copies does it for somebody.
+    pub fn is_heard(&self) -> bool {
+        self.group == HEARD || self.gateway == Gateway::Tc
+    }
+
+    /// Whether all frames go everywhere, whatever their identifiers.
+    pub fn is_hub(&self) -> bool {
+        self.group == TARGETS
+    }
+
     pub fn forwards(&self) -> bool {
         self.gateway != Gateway::None
     }
@@ -202,6 +206,7 @@ const TARGETS: &str = "targets";
 const CHANGES: &str = "changes";
 const SHARED: &str = "shared";
 const FD: &str = "fd";
+const HEARD: &str = "heard";
 
 /// All measurements.
 pub fn all() -> Vec<Case> {
@@ -230,7 +235,7 @@ pub fn all() -> Vec<Case> {
                     kind,
                     rules,
                     frames: if scans { 1000 } else { 10_000 },
-                    quick: gateway.is_ours() && rules == 10_000
+                    quick: gateway == TcExclusive && rules == 10_000
                         || kind == Kind::Mask && rules == 1000,
                     ..Case::new(RULES, gateway)
                 });
@@ -241,13 +246,21 @@ pub fn all() -> Vec<Case> {
         (CHANGES, 1),
         (SHARED, 1),
         (FD, 1),
+        (HEARD, 1),
+        (TARGETS, 2),
         // Of a hub of 8 and of 32 ports, all but the one where the frame enters.
         (TARGETS, 7),
         (TARGETS, 31),
     ] {
-        for gateway in [None, CanGw, Tc, TcUnheard, TcExclusive] {
-            // Every other group has the sender of the first one.
-            if gateway == None && group != SHARED {
+        for gateway in [None, CanGw, Tc, TcUnheard, TcExclusive, XdpExclusive] {
+            let is_in = match (group, gateway) {
+                // Other groups have the sender of the first one.
+                (SHARED | HEARD, None) => true,
+                (_, None) | (HEARD, TcUnheard | TcExclusive) => false,
+                (_, XdpExclusive) => group == TARGETS,
+                _ => true,
+            };
+            if !is_in {
                 continue;
             }
             cases.push(Case {

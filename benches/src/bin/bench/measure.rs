@@ -30,8 +30,6 @@ pub fn count(case: &Case) -> Measured {
         for _ in 0..if forwarder { BATCH } else { 0 } {
             drop(scene.receivers[0].receive());
         }
-        // What the kernel put off for its own thread.
-        std::thread::yield_now();
         spent += start.elapsed();
     }
     let expected = u64::from(if case.forwards() {

@@ -56,10 +56,11 @@ impl Scene {
             let _ = writeln!(links, "link set {name} mtu 72 up");
         }
         namespace.ip(&links);
-        let forwarder = install(&namespace, case, targets);
         // To another identifier, so that only the copy is measured and not what somebody does with it.
-        let listens = case.gateway == Gateway::Tc;
-        let listener = listens.then(|| CanSocket::open(&namespace, SOURCE).listening_to(0x7FE));
+        let listener = case
+            .is_heard()
+            .then(|| CanSocket::open(&namespace, SOURCE).listening_to(0x7FE));
+        let forwarder = install(&namespace, case, targets);
         let receivers = (0..targets.len()).map(|n| CanSocket::open(&namespace, &format!("r{n}")));
         let sender = CanSocket::open(&namespace, "a0").deaf();
         Self {
@@ -127,9 +128,12 @@ fn install(namespace: &Namespace, case: &Case, targets: &[&'static str]) -> Opti
             if matches!(case.gateway, Gateway::TcExclusive | Gateway::XdpExclusive) {
                 Cangw::Ours.must(namespace, "interface set a1 exclusive on");
             }
-            if case.gateway == Gateway::XdpExclusive {
-                Cangw::Ours.must(namespace, "interface set a1 engine xdp");
-            }
+            let engine = if case.gateway == Gateway::XdpExclusive {
+                "xdp"
+            } else {
+                "tc"
+            };
+            Cangw::Ours.must(namespace, &format!("interface set a1 engine {engine}"));
             let text: String = rules.iter().map(|rule| rule.options() + "\n").collect();
             let file = std::env::temp_dir().join(format!("cangw-bench-{}", std::process::id()));
             std::fs::write(&file, text).expect("the temporary folder can be written");
@@ -141,11 +145,19 @@ fn install(namespace: &Namespace, case: &Case, targets: &[&'static str]) -> Opti
 }
 
 fn rules(case: &Case, targets: &[&'static str]) -> Vec<Rule> {
-    let filters = case.kind.filters(case.rules);
+    let filters: Vec<_> = if case.is_hub() {
+        vec![None]
+    } else {
+        case.kind
+            .filters(case.rules)
+            .into_iter()
+            .map(Some)
+            .collect()
+    };
     let for_target = |target: &&'static str| {
         let rule = |filter| Rule {
             fd: case.fd,
-            filter: Some(filter),
+            filter,
             ..changing(case, Rule::new(SOURCE, target))
         };
         filters.iter().copied().map(rule).collect::<Vec<_>>()

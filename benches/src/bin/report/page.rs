@@ -59,6 +59,11 @@ fn kernel(text: &mut String, line: &str, of: &OfKernel, folder: &str) -> std::fm
     }
     writeln!(text)?;
     for (title, name, what) in [
+        (
+            "One rule, while a socket listens on the source in any case",
+            "heard",
+            "",
+        ),
         ("Many rules", "rules", "rules"),
         (
             "One rule with `-m` on identifier and data, and CRC8",

@@ -5,12 +5,12 @@ use cangw_common::abi::mark;
 use crate::kernel::attr::{self, Attributes};
 
 // linux/pkt_cls.h, tc_act/*.h
-const TCA_ACT_KIND: u16 = 1;
-const TCA_ACT_OPTIONS: u16 = 2;
+pub(super) const TCA_ACT_KIND: u16 = 1;
+pub(super) const TCA_ACT_OPTIONS: u16 = 2;
 pub(super) const TCA_ACT_STATS: u16 = 4;
 const TCA_ACT_COOKIE: u16 = 6;
 /// `TCA_MIRRED_PARMS` and `TCA_SKBEDIT_PARMS`
-const PARMS: u16 = 2;
+pub(super) const PARMS: u16 = 2;
 const TCA_SKBEDIT_MARK: u16 = 5;
 const TCA_SKBEDIT_MASK: u16 = 8;
 pub(super) const EGRESS_REDIRECT: u32 = 1;
@@ -163,9 +163,11 @@ impl Action {
 }
 
 impl Raw {
-    pub(super) fn attributes(&self) -> Attributes {
+    /// With a number other than 0: the action that has it, which several filters share, with its counters.
+    pub(super) fn attributes(&self, number: u32) -> Attributes {
         // struct tc_gen: index, capab, action, refcnt, bindcnt; then eaction and ifindex of mirred.
         let mut parms = vec![0u8; 20];
+        parms[..4].copy_from_slice(&number.to_ne_bytes());
         parms[8..12].copy_from_slice(&self.control.to_ne_bytes());
         let options = if self.kind == "mirred" {
             parms.extend_from_slice(&self.first.to_ne_bytes());
@@ -183,7 +185,8 @@ impl Raw {
             .with_u32(TCA_ACT_COOKIE, self.rule)
     }
 
-    pub(super) fn parse(action: &[u8]) -> Option<Self> {
+    /// An action as the kernel reports it, and its number.
+    pub(super) fn parse(action: &[u8]) -> Option<(Self, u32)> {
         let kind = match attr::find(action, TCA_ACT_KIND)? {
             b"mirred\0" => "mirred",
             b"skbedit\0" => "skbedit",
@@ -201,13 +204,14 @@ impl Raw {
                 number(TCA_SKBEDIT_MASK).unwrap_or(u32::MAX),
             )
         };
-        Some(Self {
+        let raw = Self {
             kind,
             control: attr::u32_at(parms, 8)? as i32,
             first,
             second,
             rule: attr::u32_at(attr::find(action, TCA_ACT_COOKIE)?, 0)?,
-        })
+        };
+        Some((raw, attr::u32_at(parms, 0)?))
     }
 }
 
@@ -235,7 +239,8 @@ mod tests {
             Action::Untag,
         ] {
             let raw = action.raw();
-            assert_eq!(Raw::parse(&raw.attributes().into_bytes()), Some(raw));
+            let bytes = raw.attributes(7).into_bytes();
+            assert_eq!(Raw::parse(&bytes), Some((raw, 7)));
         }
         assert_eq!(Raw::parse(&[]), None);
     }

@@ -2,29 +2,42 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cangw_common::abi::mark;
+use cangw_common::abi::{front, mark};
 use netlink_packet_core::Nla as _;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcMessage, TcOption};
 
 use super::action::{EGRESS_MIRROR, EGRESS_REDIRECT, Plan, Raw, TCA_ACT_STATS};
-use super::{INGRESS, PRIORITY, TCA_FW_ACT, header};
+use super::{
+    Front, INGRESS, PRIORITY, TCA_BPF_ACT, TCA_BPF_CLASSID, TCA_BPF_ID, TCA_FW_ACT, header,
+};
 use crate::error::{Error, Result};
-use crate::kernel::attr;
+use crate::kernel::attr::{self, Attributes};
 use crate::kernel::netlink::Netlink;
 
 const TCA_STATS_QUEUE: u16 = 3;
 /// Offset of `overlimits` in `struct gnet_stats_queue`.
 const OVERLIMITS: usize = 16;
 
-/// A filter of ours, as the kernel has it.
+/// Where a filter with actions stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Behind the program, an fw filter: number of the run, from 0.
+    Run(u16),
+    /// In front of the program; the number that the kernel gave to the program there.
+    Front(Front, u32),
+}
+
+/// A filter of ours that has actions, as the kernel has it.
 #[derive(Clone, Debug)]
 pub struct Installed {
-    /// Number of the run, from 0.
-    pub(super) run: u16,
+    /// Where it stands.
+    pub place: Place,
     /// Handle of the list.
     pub handle: u32,
     actions: Vec<Raw>,
+    /// The kernel's numbers of the actions, among those of their kind.
+    numbers: Vec<u32>,
     /// Frames that a send action could not deliver, by rule.
     pub refused: Vec<(u32, u32)>,
 }
@@ -62,22 +75,42 @@ pub(super) fn filters(netlink: &Netlink, ifindex: u32) -> Result<Vec<RouteNetlin
     }
 }
 
+impl Installed {
+    /// Whether this is what [`super::attach_front`] makes of a list.
+    #[must_use]
+    pub fn is_front_of(&self, list: &Self) -> bool {
+        matches!(self.place, Place::Front(..))
+            && self.handle == list.handle & mark::HANDLE
+            && self.actions == list.actions
+            && self.numbers == list.numbers
+    }
+
+    /// Its actions, by their numbers.
+    pub(super) fn bound(&self) -> Attributes {
+        super::actions(self.actions.iter().zip(self.numbers.iter().copied()))
+    }
+}
+
 fn parse(message: &TcMessage) -> Option<Installed> {
     let priority = (message.header.info >> 16) as u16;
-    let run = priority.checked_sub(PRIORITY + 1)? / 2;
     let handle = u32::from(message.header.handle);
-    if handle == 0
-        || !message
-            .attributes
-            .iter()
-            .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "fw"))
-    {
+    let is = |kind: &str| {
+        let mut attributes = message.attributes.iter();
+        attributes.any(|a| matches!(a, TcAttribute::Kind(k) if k == kind))
+    };
+    let (place, kind) = if priority == PRIORITY && is("bpf") {
+        let front = Front::ALL.into_iter().find(|f| f.handle() == handle)?;
+        (Place::Front(front, 0), TCA_BPF_ACT)
+    } else if priority > PRIORITY && handle != 0 && is("fw") {
+        (Place::Run((priority - PRIORITY - 1) / 2), TCA_FW_ACT)
+    } else {
         return None;
-    }
+    };
     let mut filter = Installed {
-        run,
+        place,
         handle,
         actions: Vec::new(),
+        numbers: Vec::new(),
         refused: Vec::new(),
     };
     for attribute in &message.attributes {
@@ -90,12 +123,19 @@ fn parse(message: &TcMessage) -> Option<Installed> {
             };
             let mut value = vec![0; nla.value_len()];
             nla.emit_value(&mut value);
-            let Some(actions) = attr::find(&value, TCA_FW_ACT) else {
+            if let Place::Front(_, program) = &mut filter.place {
+                let number = |kind| attr::u32_at(attr::find(&value, kind)?, 0);
+                *program = number(TCA_BPF_ID).unwrap_or(*program);
+                filter.handle = number(TCA_BPF_CLASSID).unwrap_or(filter.handle) & !front::COPY;
+            }
+            let Some(actions) = attr::find(&value, kind) else {
                 continue;
             };
             for (_, action) in attr::each(actions) {
-                let raw = Raw::parse(action)?;
-                if raw.kind == "mirred" && matches!(raw.first, EGRESS_REDIRECT | EGRESS_MIRROR) {
+                let (raw, number) = Raw::parse(action)?;
+                let sends = matches!(raw.first, EGRESS_REDIRECT | EGRESS_MIRROR);
+                // The actions in front are the list's own.
+                if raw.kind == "mirred" && sends && matches!(place, Place::Run(_)) {
                     let refused = attr::find(action, TCA_ACT_STATS)
                         .and_then(|stats| attr::find(stats, TCA_STATS_QUEUE))
                         .and_then(|queue| attr::u32_at(queue, OVERLIMITS))
@@ -103,6 +143,7 @@ fn parse(message: &TcMessage) -> Option<Installed> {
                     filter.refused.push((raw.rule, refused));
                 }
                 filter.actions.push(raw);
+                filter.numbers.push(number);
             }
         }
     }
@@ -120,7 +161,12 @@ impl Lists {
     /// Puts the runs of each list together.
     #[must_use]
     pub fn new(mut installed: Vec<Installed>) -> Self {
-        installed.sort_by_key(|filter| filter.run);
+        let run = |filter: &Installed| match filter.place {
+            Place::Run(run) => Some(run),
+            Place::Front(..) => None,
+        };
+        installed.retain(|filter| run(filter).is_some());
+        installed.sort_by_key(run);
         let mut lists = Self::default();
         for filter in installed {
             let runs = lists.by_handle.entry(filter.handle).or_default();

@@ -1,4 +1,4 @@
-//! tc at an interface: the clsact qdisc, the program's filter, the fw filters that carry out lists, and the one that echoes.
+//! tc at an interface: the qdisc, the program's filter, the fw filters that carry out lists, and the one that echoes.
 //!
 //! A list is a sequence of runs, each an fw filter with the handle of the list. Between the priorities of two runs stands the program that
 //! gives a frame its next form:
@@ -6,11 +6,15 @@
 //! ```text
 //! 51712 cangw_tc    51713 first runs    51714 cangw_step    51715 second runs    51716 cangw_step ...
 //! ```
+//!
+//! In front of `cangw_tc`, at the same priority, there can be filters with the actions of one list, which take its frames there: [`Front`].
 
 mod action;
+pub mod flood;
 mod installed;
+mod qdisc;
 
-use cangw_common::abi::mark;
+use cangw_common::abi::{front, mark};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage, TcOption};
@@ -18,7 +22,8 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage, TcOpt
 pub use self::action::{Action, End, Plan, SHARED};
 use self::action::{Control, Raw};
 use self::installed::filters;
-pub use self::installed::{Installed, Lists, installed};
+pub use self::installed::{Installed, Lists, Place, installed};
+pub use self::qdisc::Qdisc;
 use super::attr::{self, Attributes};
 use super::netlink::Netlink;
 use crate::error::{Error, Result};
@@ -29,20 +34,54 @@ const PRIORITY: u16 = 0xCA00;
 const INGRESS: u32 = 0xFFFF_FFF2;
 /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)`
 const EGRESS: u32 = 0xFFFF_FFF3;
-/// `TC_H_CLSACT`
-const CLSACT: u32 = 0xFFFF_FFF1;
 /// `ETH_P_ALL` in network order.
 const ALL_PROTOCOLS: u32 = 0x0300;
+/// Handle of a filter that runs `cangw_tc` or `cangw_step`.
+const PROGRAM_HANDLE: u32 = 1;
 const PROGRAM_NAME: &str = "cangw";
 const STEP_NAME: &str = "cangw_step";
 
 // linux/pkt_cls.h, tc_act/*.h
 const TCA_FW_ACT: u16 = 4;
 const TCA_FW_MASK: u16 = 5;
+const TCA_BPF_ACT: u16 = 1;
+const TCA_BPF_CLASSID: u16 = 3;
+const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
+
+/// A filter in front of the program's own that takes frames of one list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Frames of which nothing is left for local sockets.
+    Take,
+    /// Frames that local sockets get as well.
+    Copy,
+}
+
+impl Front {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Copy, Self::Take];
+
+    /// Its handle; the program's own filter has 1.
+    const fn handle(self) -> u32 {
+        match self {
+            Self::Copy => 2,
+            Self::Take => 3,
+        }
+    }
+
+    /// Its class, for a list.
+    const fn class(self, handle: u32) -> u32 {
+        let handle = handle & mark::HANDLE;
+        match self {
+            Self::Copy => handle | front::COPY,
+            Self::Take => handle,
+        }
+    }
+}
 
 fn header(ifindex: u32, parent: u32, handle: u32, priority: u16) -> TcHeader {
     TcHeader {
@@ -84,34 +123,6 @@ fn explain(error: Error, module: &str) -> Error {
     }
 }
 
-/// Adds the clsact qdisc; false when the interface already had one (or an ingress qdisc, which serves as well).
-///
-/// # Errors
-/// When the kernel cannot.
-pub fn add_clsact(netlink: &Netlink, ifindex: u32) -> Result<bool> {
-    let mut header = header(ifindex, CLSACT, 0xFFFF_0000, 0);
-    header.info = 0;
-    let request = RouteNetlinkMessage::NewQueueDiscipline(message(header, "clsact", None));
-    match netlink.change("add the clsact qdisc", request, NLM_F_CREATE | NLM_F_EXCL) {
-        Ok(()) => Ok(true),
-        Err(Error::Netlink { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
-            Ok(false)
-        }
-        Err(e) => Err(explain(e, "sch_ingress")),
-    }
-}
-
-/// Removes the clsact qdisc with all its filters.
-///
-/// # Errors
-/// When the kernel cannot, except that it is gone.
-pub fn delete_clsact(netlink: &Netlink, ifindex: u32) -> Result<()> {
-    let mut header = header(ifindex, CLSACT, 0xFFFF_0000, 0);
-    header.info = 0;
-    let request = RouteNetlinkMessage::DelQueueDiscipline(message(header, "clsact", None));
-    gone_is_fine(netlink.change("remove the clsact qdisc", request, 0))
-}
-
 fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
         Err(Error::Netlink { source, .. })
@@ -139,6 +150,42 @@ pub fn attach(netlink: &Netlink, ifindex: u32, program: i32) -> Result<()> {
     attach_at(netlink, ifindex, PRIORITY, PROGRAM_NAME, program)
 }
 
+/// Attaches the program in front, with the actions of a list: the same ones, so that their counters are, too. The kernel asks the filter that
+/// was attached last first (`cls_bpf_change()`).
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn attach_front(
+    netlink: &Netlink,
+    ifindex: u32,
+    place: Front,
+    program: i32,
+    list: &Installed,
+) -> Result<()> {
+    let options = Attributes::default()
+        .with_u32(TCA_BPF_FD, program as u32)
+        .with_text(TCA_BPF_NAME, "cangw_front")
+        .with_u32(TCA_BPF_CLASSID, place.class(list.handle))
+        .with_nested(TCA_BPF_ACT, list.bound());
+    let header = header(ifindex, INGRESS, place.handle(), PRIORITY);
+    let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "bpf", Some(options)));
+    netlink
+        .change(
+            "attach the program with a list of actions",
+            request,
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .map_err(|e| explain(e, "cls_bpf"))
+}
+
+/// Detaches a program in front.
+///
+/// # Errors
+/// When the kernel cannot, except that it is gone.
+pub fn detach_front(netlink: &Netlink, ifindex: u32, front: Front) -> Result<()> {
+    detach_at(netlink, ifindex, PRIORITY, front.handle())
+}
+
 /// Attaches the program behind the first `stages` runs, or replaces it there.
 ///
 /// # Errors
@@ -161,7 +208,7 @@ fn attach_at(
         .with_u32(TCA_BPF_FD, program as u32)
         .with_text(TCA_BPF_NAME, name)
         .with_u32(TCA_BPF_FLAGS, TCA_BPF_FLAG_ACT_DIRECT);
-    let header = header(ifindex, INGRESS, 1, priority);
+    let header = header(ifindex, INGRESS, PROGRAM_HANDLE, priority);
     let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "bpf", Some(options)));
     netlink
         .change("attach the program", request, NLM_F_CREATE | NLM_F_REPLACE)
@@ -173,7 +220,7 @@ fn attach_at(
 /// # Errors
 /// When the kernel cannot, except that it is gone.
 pub fn detach(netlink: &Netlink, ifindex: u32) -> Result<()> {
-    detach_at(netlink, ifindex, PRIORITY)
+    detach_at(netlink, ifindex, PRIORITY, PROGRAM_HANDLE)
 }
 
 /// Detaches the program behind all but the first `stages` runs.
@@ -183,14 +230,14 @@ pub fn detach(netlink: &Netlink, ifindex: u32) -> Result<()> {
 pub fn detach_steps(netlink: &Netlink, ifindex: u32, stages: u16) -> Result<()> {
     for priority in step_priorities(netlink, ifindex)? {
         if priority > run_priority(stages) {
-            detach_at(netlink, ifindex, priority)?;
+            detach_at(netlink, ifindex, priority, PROGRAM_HANDLE)?;
         }
     }
     Ok(())
 }
 
-fn detach_at(netlink: &Netlink, ifindex: u32, priority: u16) -> Result<()> {
-    let header = header(ifindex, INGRESS, 1, priority);
+fn detach_at(netlink: &Netlink, ifindex: u32, priority: u16, handle: u32) -> Result<()> {
+    let header = header(ifindex, INGRESS, handle, priority);
     let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "bpf", None));
     gone_is_fine(netlink.change("detach the program", request, 0))
 }
@@ -214,19 +261,24 @@ fn step_priorities(netlink: &Netlink, ifindex: u32) -> Result<Vec<u16>> {
         .collect())
 }
 
+/// Actions in their order, each new (0) or one that exists (its number).
+fn actions<'a>(actions: impl Iterator<Item = (&'a Raw, u32)>) -> Attributes {
+    (1..)
+        .zip(actions)
+        .fold(Attributes::default(), |list, (place, (action, number))| {
+            list.with_nested(place, action.attributes(number))
+        })
+}
+
 /// Installs a list under a handle.
 ///
 /// # Errors
 /// When the kernel cannot.
 pub fn add_list(netlink: &Netlink, ifindex: u32, handle: u32, plan: &Plan) -> Result<()> {
     for (run, actions) in plan.raw().iter().enumerate() {
-        let mut list = Attributes::default();
-        for (i, action) in actions.iter().enumerate() {
-            list = list.with_nested(i as u16 + 1, action.attributes());
-        }
         let options = Attributes::default()
             .with_u32(TCA_FW_MASK, mark::FW_MASK)
-            .with_nested(TCA_FW_ACT, list);
+            .with_nested(TCA_FW_ACT, self::actions(actions.iter().map(|a| (a, 0))));
         let header = header(ifindex, INGRESS, handle, run_priority(run as u16));
         let request = RouteNetlinkMessage::NewTrafficFilter(message(header, "fw", Some(options)));
         netlink
@@ -255,8 +307,8 @@ pub fn add_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
         ..Action::Untag.raw()
     };
     let actions = Attributes::default()
-        .with_nested(1, echo.raw().attributes())
-        .with_nested(2, untag.attributes());
+        .with_nested(1, echo.raw().attributes(0))
+        .with_nested(2, untag.attributes(0));
     let options = Attributes::default()
         .with_u32(TCA_FW_MASK, mark::ECHO)
         .with_nested(TCA_FW_ACT, actions);
@@ -283,7 +335,10 @@ pub fn delete_echo(netlink: &Netlink, ifindex: u32) -> Result<()> {
 /// # Errors
 /// When the kernel cannot, except that it is gone.
 pub fn delete_list(netlink: &Netlink, ifindex: u32, filter: &Installed) -> Result<()> {
-    let header = header(ifindex, INGRESS, filter.handle, run_priority(filter.run));
+    let Place::Run(run) = filter.place else {
+        return Ok(());
+    };
+    let header = header(ifindex, INGRESS, filter.handle, run_priority(run));
     let request = RouteNetlinkMessage::DelTrafficFilter(message(header, "fw", None));
     gone_is_fine(netlink.change("remove a list of actions", request, 0))
 }

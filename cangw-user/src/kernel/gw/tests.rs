@@ -29,6 +29,7 @@ fn names() -> Names {
         up: true,
         kind: "vcan".into(),
         peer: None,
+        other_end: None,
     };
     Names::from([link(2, "vcan0"), link(3, "vcan1")].as_slice())
 }

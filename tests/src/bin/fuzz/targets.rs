@@ -3,6 +3,7 @@
 mod bytes;
 mod dbc;
 mod text;
+mod topology;
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Target> {
         .into_iter()
         .chain(bytes::targets())
         .chain(dbc::targets())
+        .chain(topology::targets())
         .collect()
 }
 

@@ -98,6 +98,7 @@ fn netlink(input: &[u8]) -> u64 {
         up: true,
         kind: "vcan".into(),
         peer: None,
+        other_end: None,
     };
     match job.to_rule(&Names::from([link(2), link(3)].as_slice())) {
         Ok(rule) => super::text::rule(&rule),

@@ -1,0 +1,46 @@
+//! CAN interfaces that are about to go down, so that nothing is given to them together with others.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::programs::ProbeContext;
+
+use crate::{listeners, maps};
+
+/// `NETDEV_GOING_DOWN` (include/linux/netdevice.h).
+const GOING_DOWN: u64 = 10;
+/// `ARPHRD_CAN`
+const CAN: u16 = 280;
+/// Offset of `type` in `struct net_device`, by the kernel's type information.
+#[unsafe(no_mangle)]
+static TYPE_OFFSET: Global<u64> = Global::new(0);
+/// Offset of `nd_net` in it.
+#[unsafe(no_mangle)]
+static NET_OFFSET: Global<u64> = Global::new(0);
+
+/// Entry of `dev_map_notification(notifier, event, info)`, which the kernel calls, as all its kind, before the interface loses `IFF_UP`.
+#[inline(always)]
+pub fn notified(ctx: &ProbeContext) {
+    if ctx.arg::<u64>(1) != Some(GOING_DOWN) {
+        return;
+    }
+    let Some(info) = ctx.arg::<u64>(2) else {
+        return;
+    };
+    // `dev` is the first member of `struct netdev_notifier_info`.
+    let info = info as *const u64;
+    // SAFETY: the helper checks the address.
+    let device = unsafe { bpf_probe_read_kernel(info) };
+    let Ok(device) = device else {
+        return;
+    };
+    let kind = (device + TYPE_OFFSET.load()) as *const u16;
+    // SAFETY: see above.
+    if unsafe { bpf_probe_read_kernel(kind) } != Ok(CAN) {
+        return;
+    }
+    let net = (device + NET_OFFSET.load()) as *const u64;
+    // SAFETY: see above.
+    if unsafe { bpf_probe_read_kernel(net) }.is_ok_and(listeners::is_ours) {
+        maps::count_closing();
+    }
+}

@@ -1,0 +1,137 @@
+//! `cangw up`, `down`, `diff`, `graph`, `status`, `exec`, `shell`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use serde::Serialize;
+
+use super::commands::read;
+use super::output;
+use crate::error::Result;
+use crate::gateway::RuleReport;
+use crate::topology::graph::{Format, draw};
+use crate::topology::host::{Host, topologies};
+use crate::topology::{EcuHandle, Topology, is_name};
+
+fn parse(file: &str) -> Result<Topology> {
+    Topology::parse(file, &read(file)?)
+}
+
+fn tell(line: &dyn fmt::Display) {
+    eprintln!("{line}");
+}
+
+pub(super) fn up(file: &str) -> Result<()> {
+    let topology = parse(file)?;
+    Host::open()?.up(&topology, &mut tell)
+}
+
+pub(super) fn down(topology: &str) -> Result<()> {
+    let name = if is_name(topology) {
+        topology.to_owned()
+    } else {
+        parse(topology)?.name
+    };
+    let mut is_up = false;
+    Host::open()?.down(&name, &mut |step| {
+        is_up = true;
+        tell(step);
+    })?;
+    if !is_up {
+        eprintln!("cangw: no topology {name} is up; `cangw status` shows those that are");
+    }
+    Ok(())
+}
+
+pub(super) fn diff(file: &str) -> Result<()> {
+    let topology = parse(file)?;
+    let steps = Host::open()?.diff(&topology.name, &topology.shape())?;
+    output::print(|out| steps.iter().try_for_each(|step| writeln!(out, "{step}")))
+}
+
+pub(super) fn graph(file: &str, format: Format) -> Result<()> {
+    let picture = draw(&parse(file)?, format);
+    output::print(|out| write!(out, "{picture}"))
+}
+
+#[derive(Serialize)]
+struct Status {
+    name: String,
+    buses: Vec<String>,
+    /// The interfaces of each ECU, with their buses.
+    ecus: BTreeMap<String, BTreeMap<String, String>>,
+    routes: Vec<RuleReport>,
+}
+
+pub(super) fn status(json: bool) -> Result<()> {
+    let host = Host::open()?;
+    let mut routes = output::report()?.rules;
+    routes.reverse();
+    let mut all = Vec::new();
+    for name in topologies(routes.iter().map(|route| route.topology.as_str()))? {
+        let shape = host.shape(&name)?;
+        let own = routes.iter().filter(|route| route.topology == name);
+        all.push(Status {
+            buses: shape.buses.into_keys().collect(),
+            ecus: shape.ecus,
+            routes: own.cloned().collect(),
+            name,
+        });
+    }
+    if json {
+        return output::json(&all);
+    }
+    output::print(|out| {
+        for topology in &all {
+            writeln!(out, "topology {}", topology.name)?;
+            for bus in &topology.buses {
+                let interfaces = topology.ecus.iter().flat_map(|(ecu, interfaces)| {
+                    let on_bus = interfaces.iter().filter(|(_, b)| *b == bus);
+                    on_bus.map(move |(interface, _)| format!(" {ecu}:{interface}"))
+                });
+                writeln!(out, "  bus {bus}:{}", interfaces.collect::<String>())?;
+            }
+            for route in &topology.routes {
+                let waits = route.waiting_for.as_ref();
+                let waits = waits.map(|name| format!(", waits for {name}"));
+                writeln!(
+                    out,
+                    "  route {}: {} handled, {} dropped, {} deleted{}",
+                    route.rule,
+                    route.handled,
+                    route.dropped,
+                    route.deleted,
+                    waits.unwrap_or_default()
+                )?;
+            }
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn exec(ecu: &str, command: &[OsString]) -> Result<()> {
+    let mut words = command.iter();
+    let program = words.next().map_or(OsStr::new("true"), OsString::as_os_str);
+    let mut command = Command::new(program);
+    command.args(words);
+    Err(EcuHandle::open(ecu)?.exec(as_caller(command)))
+}
+
+pub(super) fn shell(ecu: &str) -> Result<()> {
+    let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+    let mut command = Command::new(shell);
+    command.env("CANGW_ECU", ecu);
+    Err(EcuHandle::open(ecu)?.exec(as_caller(command)))
+}
+
+/// Lets a program run as the user who called sudo.
+fn as_caller(mut command: Command) -> Command {
+    let id = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
+        command.uid(user).gid(group);
+    }
+    command
+}

@@ -1,0 +1,154 @@
+//! Filters in front of the program: a shorter way for the frames of an interface that has a single list.
+
+use cangw_common::abi::{front, mark};
+
+use crate::error::Result;
+use crate::kernel::bpf::TcProgram;
+use crate::kernel::filter::{self, End, Front, Installed, Place, Plan};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::pins::Pins;
+use crate::kernel::syscall;
+
+/// The filters in front that serve an interface with one list, given with its twins by their bits of the mark; each with the handle of the
+/// twin whose actions it has.
+pub(super) fn of_only_list(
+    exclusive: bool,
+    handle: u32,
+    twins: &[(u32, Plan)],
+) -> Vec<(Front, u32)> {
+    let fronts = if exclusive {
+        vec![(Front::Take, 0)]
+    } else {
+        vec![(Front::Copy, 0), (Front::Take, mark::TAKEN)]
+    };
+    let ends_there = |bits: u32| {
+        let plan = twins.iter().find(|(b, _)| *b == bits).map(|(_, plan)| plan);
+        plan.is_some_and(|plan| plan.runs.len() == 1 && plan.end != End::Next)
+    };
+    // A list that drops frames has no twin for nobody, and is the program's affair.
+    if handle & front::COPY != 0
+        || !fronts
+            .iter()
+            .any(|(front, bits)| *front == Front::Take && ends_there(*bits))
+    {
+        return Vec::new();
+    }
+    fronts
+        .into_iter()
+        .filter(|(_, bits)| ends_there(*bits))
+        .map(|(front, bits)| (front, handle | bits))
+        .collect()
+}
+
+/// What is to stand in front of the program of an interface, once its tables are in force.
+pub(super) enum Fronts {
+    /// What is there.
+    Stay,
+    /// These instead, each with the actions of a list.
+    New(Vec<(Front, Installed)>),
+}
+
+impl Fronts {
+    /// Finds the lists of the filters that are wanted. What stands there now stays if it is the same; else it goes, which makes the way
+    /// of frames longer but leads to the same.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn prepare(
+        netlink: &Netlink,
+        pins: &Pins,
+        ifindex: u32,
+        wanted: &[(Front, u32)],
+    ) -> Result<Self> {
+        let (present, lists): (Vec<Installed>, Vec<Installed>) =
+            filter::installed(netlink, ifindex)?
+                .into_iter()
+                .partition(|filter| matches!(filter.place, Place::Front(..)));
+        let mut fronts = Vec::new();
+        for (front, handle) in wanted {
+            let list = lists
+                .iter()
+                .find(|list| list.handle == *handle && list.place == Place::Run(0));
+            if let Some(list) = list {
+                fronts.push((*front, list.clone()));
+            }
+        }
+        let mut stay = present.len() == fronts.len();
+        if stay && !fronts.is_empty() {
+            let program = TcProgram::open_front(pins)?.id()?;
+            for (front, list) in &fronts {
+                let place = Place::Front(*front, program);
+                stay &= present
+                    .iter()
+                    .any(|p| p.place == place && p.is_front_of(list));
+            }
+        }
+        if stay {
+            return Ok(Self::Stay);
+        }
+        detach(netlink, ifindex, &present, fronts.is_empty())?;
+        Ok(Self::New(fronts))
+    }
+
+    /// Attaches those that are not there, so that the one is asked first that most frames are for: while somebody listens (`heard`) the one that
+    /// copies. `copies_first` says which that is, where there are both.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(
+        self,
+        netlink: &Netlink,
+        pins: &Pins,
+        ifindex: u32,
+        heard: bool,
+        copies_first: &mut Option<bool>,
+    ) -> Result<()> {
+        let first = if heard { Front::Copy } else { Front::Take };
+        let mut fronts = match self {
+            Self::New(fronts) => {
+                *copies_first = (fronts.len() == Front::ALL.len()).then_some(heard);
+                fronts
+            }
+            Self::Stay if *copies_first == Some(!heard) => {
+                *copies_first = Some(heard);
+                let mut present = filter::installed(netlink, ifindex)?;
+                present.retain(|p| matches!(p.place, Place::Front(front, _) if front == first));
+                filter::detach_front(netlink, ifindex, first)?;
+                present.into_iter().map(|list| (first, list)).collect()
+            }
+            Self::Stay => return Ok(()),
+        };
+        if fronts.is_empty() {
+            return Ok(());
+        }
+        fronts.sort_by_key(|(front, _)| *front == first);
+        let program = TcProgram::open_front(pins)?;
+        fronts.iter().try_for_each(|(front, list)| {
+            filter::attach_front(netlink, ifindex, *front, program.fd()?, list)
+        })
+    }
+
+    /// Takes all off an interface. When this returns, no frame carries a verdict that waits for the program.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(netlink: &Netlink, ifindex: u32) -> Result<()> {
+        let mut present = filter::installed(netlink, ifindex)?;
+        present.retain(|filter| matches!(filter.place, Place::Front(..)));
+        detach(netlink, ifindex, &present, true)
+    }
+}
+
+/// Detaches filters, and waits until no frame carries a verdict of theirs when none are to come back: then the program behind them may be
+/// next to go.
+fn detach(netlink: &Netlink, ifindex: u32, present: &[Installed], wait: bool) -> Result<()> {
+    for filter in present {
+        if let Place::Front(front, _) = filter.place {
+            filter::detach_front(netlink, ifindex, front)?;
+        }
+    }
+    if wait && !present.is_empty() {
+        syscall::wait_for_frames();
+    }
+    Ok(())
+}

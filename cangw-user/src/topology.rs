@@ -1,0 +1,169 @@
+//! Topologies: buses, ECUs and routes in one file.
+//!
+//! A bus is virtual, or a real CAN device. An ECU is a network namespace with interfaces on buses. Routes are the gateway's rules, between
+//! buses instead of interfaces. docs/topology.md says what becomes of them in the kernel.
+
+mod ecu;
+pub mod graph;
+pub mod host;
+mod parse;
+pub mod plan;
+
+use std::collections::BTreeMap;
+
+use cangw_common::frame::FrameType;
+
+pub use self::ecu::EcuHandle;
+use self::plan::{BusShape, Handling, Shape};
+use crate::error::Result;
+use crate::kernel::can::CanConfig;
+use crate::options::{Action, Policy};
+use crate::rule::Rule;
+
+/// What a topology file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Its name, of which this host has one.
+    pub name: String,
+    /// The buses, by name.
+    pub buses: BTreeMap<String, Bus>,
+    /// The ECUs, by name.
+    pub ecus: BTreeMap<String, Ecu>,
+    /// Rules whose source and target are buses, oldest first.
+    pub routes: Vec<Rule>,
+}
+
+/// A bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bus {
+    /// The real device that is the bus; `None` for a virtual one.
+    pub device: Option<Device>,
+    /// Whether it carries CAN FD frames.
+    pub fd: bool,
+    /// Whether it carries CAN XL frames.
+    pub xl: bool,
+    /// What becomes of frames on the gateway's interface of the bus that no route names.
+    pub policy: Policy,
+    /// Whether programs on the gateway miss what routes forward.
+    pub exclusive: bool,
+}
+
+/// A real CAN device (ip-link(8), `type can`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Name of the interface.
+    pub interface: String,
+    /// Bits a second, 1 to 1,000,000; `None` leaves the device as it is.
+    pub bitrate: Option<u32>,
+    /// Bits a second in the data phase of CAN FD frames, up to 20,000,000.
+    pub dbitrate: Option<u32>,
+    /// Milliseconds after which the device restarts when it went bus-off; 0 for never.
+    pub restart_ms: Option<u32>,
+    /// Frames that wait to be sent.
+    pub txqueuelen: Option<u32>,
+}
+
+/// An ECU: a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ecu {
+    /// The bus of each interface.
+    pub interfaces: BTreeMap<String, String>,
+}
+
+impl Topology {
+    /// Reads the text of a file and checks it whole.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) with line and key.
+    pub fn parse(file: &str, text: &str) -> Result<Self> {
+        parse::parse(file, text)
+    }
+
+    /// The ports of a bus that are ECUs': name of the ECU, and of its interface.
+    pub fn ports<'a>(&'a self, bus: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.ecus.iter().flat_map(move |(ecu, Ecu { interfaces })| {
+            let on_bus = interfaces.iter().filter(move |(_, b)| *b == bus);
+            on_bus.map(|(interface, _)| (ecu.as_str(), interface.as_str()))
+        })
+    }
+
+    /// The interface of the gateway that is on a bus, or is the bus.
+    fn interface<'a>(&'a self, bus: &'a str) -> &'a str {
+        let device = self.buses.get(bus).and_then(|bus| bus.device.as_ref());
+        device.map_or(bus, |device| &device.interface)
+    }
+
+    /// What it is in the kernel.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let buses = self.buses.iter().filter(|(_, bus)| bus.device.is_none());
+        let buses = buses.map(|(name, bus)| {
+            let shape = BusShape {
+                mtu: bus.mtu(),
+                has_gateway: true,
+            };
+            (name.clone(), shape)
+        });
+        let devices = self.buses.values().filter_map(|bus| {
+            let device = bus.device.as_ref()?;
+            let config = CanConfig {
+                up: true,
+                bitrate: device.bitrate,
+                dbitrate: device.dbitrate,
+                // Where no bit rate is given, the device stays as it is.
+                fd: device.bitrate.is_some().then_some(bus.fd),
+                restart_ms: device.restart_ms,
+                txqueuelen: device.txqueuelen,
+            };
+            Some((device.interface.clone(), config))
+        });
+        let ecus = self.ecus.iter();
+        let ecus = ecus.map(|(name, ecu)| (name.clone(), ecu.interfaces.clone()));
+        let routes = self.routes.iter().map(|route| {
+            let mut rule = route.clone();
+            self.interface(&route.source).clone_into(&mut rule.source);
+            if let Action::Forward { target } = &mut rule.action {
+                *target = self.interface(target).to_owned();
+            }
+            rule
+        });
+        let handling = self.buses.iter().map(|(name, bus)| {
+            let handling = Handling {
+                exclusive: bus.exclusive,
+                policy: bus.policy,
+            };
+            (self.interface(name).to_owned(), handling)
+        });
+        Shape {
+            buses: buses.collect(),
+            devices: devices.collect(),
+            ecus: ecus.collect(),
+            routes: routes.collect(),
+            handling: handling
+                .filter(|(_, handling)| *handling != Handling::default())
+                .collect(),
+        }
+    }
+}
+
+impl Bus {
+    /// The size of its largest frame, in bytes (linux/can.h).
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        let largest = match (self.xl, self.fd) {
+            (true, _) => FrameType::Xl,
+            (false, true) => FrameType::Fd,
+            (false, false) => FrameType::Classic,
+        };
+        largest.mtu()
+    }
+}
+
+/// Whether a text can be the name of a topology, a bus or an ECU: at most 15 letters, digits, `-` and `_`, the first a letter.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let may_follow = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    text.len() <= 15
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(may_follow)
+}

@@ -1,0 +1,404 @@
+//! Topologies in this host's kernel: looking at them, and changing them.
+//!
+//! Nothing is kept beside the kernel: a topology `car` is a network namespace `car` that has the buses, one `car.engine` for the ECU `engine`, and
+//! the routes in the gateway of the namespace that it was called from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
+use super::{Topology, is_name};
+use crate::error::{Error, Result};
+use crate::gateway::{Gateway, InterfaceChange};
+use crate::kernel::can;
+use crate::kernel::filter::flood;
+use crate::kernel::hub::Hub;
+use crate::kernel::link::{self, Link};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::netns::NetNs;
+use crate::kernel::pins::Pins;
+use crate::state::State;
+
+/// Names of the buses' ends of the gateway's ports begin so.
+const GATEWAY: &str = "gateway";
+/// Where `ip netns` looks for namespaces.
+const NAMED: &str = "/run/netns";
+
+/// The host, locked against others that change topologies.
+pub struct Host {
+    here: NetNs,
+    _lock: File,
+}
+
+/// Is given each step before it is taken, and what else a user should know.
+pub type Told<'a> = dyn FnMut(&dyn fmt::Display) + 'a;
+
+/// A port of a bus.
+struct BusPort {
+    ifindex: u32,
+    mtu: u32,
+    /// Index of the other end, in the namespace where that is.
+    other_end: Option<u32>,
+}
+
+fn buses_path(topology: &str) -> PathBuf {
+    Path::new(NAMED).join(topology)
+}
+
+/// The file of an ECU's namespace.
+#[must_use]
+pub fn ecu_path(topology: &str, ecu: &str) -> PathBuf {
+    Path::new(NAMED).join(format!("{topology}.{ecu}"))
+}
+
+/// The ECUs that this host has: their topologies and names.
+///
+/// # Errors
+/// When the folder of namespaces cannot be read.
+pub fn ecus() -> Result<Vec<(String, String)>> {
+    let failed = |e| Error::io(format!("read {NAMED}"), e);
+    let entries = match fs::read_dir(NAMED) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut ecus = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        if let Some((topology, ecu)) = name.to_str().and_then(|name| name.split_once('.'))
+            && is_name(topology)
+            && is_name(ecu)
+        {
+            ecus.push((topology.to_owned(), ecu.to_owned()));
+        }
+    }
+    ecus.sort();
+    Ok(ecus)
+}
+
+/// The names of the topologies that are up. `routed` are those of which the gateway has routes.
+///
+/// # Errors
+/// When the folder of namespaces cannot be read.
+pub fn topologies<'a>(routed: impl Iterator<Item = &'a str>) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for (topology, ecu) in ecus()? {
+        if is_ours(&topology, &ecu)? {
+            names.insert(topology);
+        }
+    }
+    names.extend(routed.filter(|name| !name.is_empty()).map(str::to_owned));
+    Ok(names)
+}
+
+impl Host {
+    /// Waits until nobody else changes topologies.
+    ///
+    /// # Errors
+    /// When privileges are missing, or the folder of namespaces cannot be used.
+    pub fn open() -> Result<Self> {
+        crate::capability::require("changing topologies")?;
+        let failed = |e| Error::io(format!("lock {NAMED}"), e);
+        fs::create_dir_all(NAMED).map_err(failed)?;
+        let lock = File::open(NAMED).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        Ok(Self {
+            here: NetNs::current()?,
+            _lock: lock,
+        })
+    }
+
+    /// What there is of a topology.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell; when another program has a namespace of that name.
+    pub fn shape(&self, topology: &str) -> Result<Shape> {
+        let (routes, handling) = Gateway::look()?
+            .map(|gateway| gateway.routes(topology))
+            .unwrap_or_default();
+        let mut shape = Shape {
+            routes,
+            handling,
+            devices: can::list(&Netlink::open()?)?.into_iter().collect(),
+            ..Shape::default()
+        };
+        let links = link::list(&Netlink::open()?)?;
+        let mut buses = BTreeMap::new();
+        if buses_path(topology).exists() {
+            buses = buses_of(topology)?;
+            if buses.is_empty() {
+                return Err(Error::ForeignNamespace {
+                    name: topology.to_owned(),
+                });
+            }
+        }
+        for (bus, ports) in &buses {
+            let is_port = |link: &&Link| link.name == *bus && is_end_of(link, ports);
+            let bus_shape = BusShape {
+                mtu: ports.first().map_or(0, |port| port.mtu),
+                has_gateway: links.iter().any(|link| is_port(&link)),
+            };
+            shape.buses.insert(bus.clone(), bus_shape);
+        }
+        for (_, ecu) in ecus()?.into_iter().filter(|(t, _)| t == topology) {
+            if !is_ours(topology, &ecu)? {
+                continue;
+            }
+            let links =
+                NetNs::open(&ecu_path(topology, &ecu))?.enter(|| link::list(&Netlink::open()?))?;
+            let on_bus = |link: &Link| {
+                let bus = buses.iter().find(|(_, ports)| is_end_of(link, ports));
+                bus.map(|(bus, _)| (link.name.clone(), bus.clone()))
+            };
+            shape
+                .ecus
+                .insert(ecu, links.iter().filter_map(on_bus).collect());
+        }
+        Ok(shape)
+    }
+
+    /// The steps that make a topology so.
+    ///
+    /// # Errors
+    /// As [`Self::shape`].
+    pub fn diff(&self, topology: &str, wanted: &Shape) -> Result<Vec<Step>> {
+        Ok(plan(wanted, &self.shape(topology)?))
+    }
+
+    /// Makes a topology as its file says, and tells each step before it is taken. After an error everything is as before; what could not be
+    /// undone is in the error.
+    ///
+    /// # Errors
+    /// The step that failed, and why.
+    pub fn up(&self, topology: &Topology, told: &mut Told<'_>) -> Result<()> {
+        self.make(&topology.name, &topology.shape(), told)
+    }
+
+    /// Takes a topology down.
+    ///
+    /// # Errors
+    /// The step that failed, and why.
+    pub fn down(&self, topology: &str, told: &mut Told<'_>) -> Result<()> {
+        self.make(topology, &Shape::default(), told)
+    }
+
+    fn make(&self, topology: &str, wanted: &Shape, told: &mut Told<'_>) -> Result<()> {
+        let mut before = self.shape(topology)?;
+        // An undo is not to touch what no step touches.
+        before
+            .devices
+            .retain(|name, _| wanted.devices.contains_key(name));
+        let mut take = |step: &Step, wanted: &Shape| {
+            told(step);
+            self.take(topology, step, wanted, told)
+        };
+        for step in plan(wanted, &before) {
+            let Err(error) = take(&step, wanted) else {
+                continue;
+            };
+            let mut left = Vec::new();
+            match self.shape(topology).map(|now| plan(&before, &now)) {
+                Ok(back) => {
+                    for step in back {
+                        if let Err(e) = take(&step, &before) {
+                            left.push(format!("{step}: {e}"));
+                        }
+                    }
+                }
+                Err(e) => left.push(e.to_string()),
+            }
+            return Err(Error::Step {
+                step: step.to_string(),
+                error: Box::new(error),
+                left,
+            });
+        }
+        Ok(())
+    }
+
+    fn take(&self, topology: &str, step: &Step, wanted: &Shape, told: &mut Told<'_>) -> Result<()> {
+        let buses = || NetNs::open(&buses_path(topology));
+        match step {
+            Step::AddTopology => NetNs::create(&buses_path(topology)).map(drop),
+            Step::AddBus(bus, ports) => buses()?.enter(|| Hub::new(&pins()?, bus).create(*ports)),
+            Step::AddGateway(bus, mtu) => {
+                buses()?.enter(|| add_port((bus, GATEWAY), *mtu, (bus, &self.here)))
+            }
+            Step::SetDevice(name, config) => {
+                let netlink = Netlink::open()?;
+                let links = link::list(&netlink)?;
+                let found = links.iter().find(|link| link.name == *name);
+                let missing = || Error::NoInterface { name: name.clone() };
+                can::set(&netlink, found.ok_or_else(missing)?.index, config)
+            }
+            Step::AddEcu(ecu) => {
+                let path = ecu_path(topology, ecu);
+                if path.exists() {
+                    let name = format!("{topology}.{ecu}");
+                    return Err(Error::ForeignNamespace { name });
+                }
+                buses()?.enter(|| pins()?.mark(&mark_of(ecu)))?;
+                NetNs::create(&path).map(drop)
+            }
+            Step::AddPort(Port { ecu, interface }, bus, mtu) => {
+                let ecu = NetNs::open(&ecu_path(topology, ecu))?;
+                buses()?.enter(|| add_port((bus, "port"), *mtu, (interface, &ecu)))
+            }
+            Step::SetRoutes { .. } => set_routes(topology, wanted, told),
+            Step::RemovePort(Port { ecu, interface }) => {
+                let end = NetNs::open(&ecu_path(topology, ecu))?.enter(|| {
+                    let links = link::list(&Netlink::open()?)?;
+                    let found = links.iter().find(|link| link.name == *interface);
+                    Ok(found.and_then(|link| link.other_end))
+                })?;
+                buses()?.enter(|| remove_ports(|_, port| Some(port.ifindex) == end))
+            }
+            Step::RemoveEcu(ecu) => {
+                let path = ecu_path(topology, ecu);
+                let ends = NetNs::open(&path)?.enter(|| {
+                    let links = link::list(&Netlink::open()?)?;
+                    Ok(links.iter().filter_map(|l| l.other_end).collect::<Vec<_>>())
+                })?;
+                buses()?.enter(|| remove_ports(|_, port| ends.contains(&port.ifindex)))?;
+                NetNs::remove(&path)?;
+                buses()?.enter(|| pins()?.unmark(&mark_of(ecu)))
+            }
+            Step::RemoveBus(bus) => buses()?.enter(|| {
+                remove_ports(|name, _| name == bus)?;
+                Hub::new(&pins()?, bus).delete()
+            }),
+            Step::RemoveTopology => {
+                // Marks of ECUs whose namespaces somebody else removed.
+                buses()?.enter(|| pins()?.unmark_all())?;
+                NetNs::remove(&buses_path(topology))
+            }
+        }
+    }
+}
+
+/// The pins of the namespace of the buses, in which this is called.
+fn pins() -> Result<Pins> {
+    Pins::open(true)?.ok_or(Error::NoBpffs)
+}
+
+/// The mark of an ECU among the pins of the buses: its namespace was made for the topology.
+fn mark_of(ecu: &str) -> String {
+    format!("ecu={ecu}")
+}
+
+fn is_ours(topology: &str, ecu: &str) -> Result<bool> {
+    if !buses_path(topology).exists() {
+        return Ok(false);
+    }
+    NetNs::open(&buses_path(topology))?.enter(|| {
+        let pins = Pins::open(false)?;
+        Ok(pins.is_some_and(|pins| pins.path(&mark_of(ecu)).exists()))
+    })
+}
+
+fn is_end_of(link: &Link, ports: &[BusPort]) -> bool {
+    let mut ports = ports.iter();
+    ports.any(|port| port.other_end == Some(link.index) && link.other_end == Some(port.ifindex))
+}
+
+/// The buses of a topology, with their ports.
+fn buses_of(topology: &str) -> Result<BTreeMap<String, Vec<BusPort>>> {
+    NetNs::open(&buses_path(topology))?.enter(|| {
+        let Some(pins) = Pins::open(false)? else {
+            return Ok(BTreeMap::new());
+        };
+        ports_by_bus(&pins, &Netlink::open()?)
+    })
+}
+
+fn ports_by_bus(pins: &Pins, netlink: &Netlink) -> Result<BTreeMap<String, Vec<BusPort>>> {
+    let links = link::list(netlink)?;
+    let mut buses = BTreeMap::new();
+    for bus in Hub::names(pins)? {
+        let ports = Hub::new(pins, &bus).ports()?;
+        let ports = links.iter().filter(|link| ports.contains(&link.index));
+        let ports = ports.map(|link| BusPort {
+            ifindex: link.index,
+            mtu: link.mtu,
+            other_end: link.other_end,
+        });
+        buses.insert(bus, ports.collect());
+    }
+    Ok(buses)
+}
+
+/// Makes a port of a bus, with a name that begins so, whose other end is an interface in another namespace.
+fn add_port((bus, prefix): (&str, &str), mtu: u32, other: (&str, &NetNs)) -> Result<()> {
+    let (pins, netlink) = (pins()?, Netlink::open()?);
+    let links = link::list(&netlink)?;
+    let name = (0..)
+        .map(|number| format!("{prefix}{number}"))
+        .find(|name| !links.iter().any(|link| link.name == *name))
+        .unwrap_or_default();
+    let ifindex = link::create_pair(&netlink, (&name, mtu), other)?;
+    let hub = Hub::new(&pins, bus);
+    let added = hub.add(ifindex).and_then(|()| back_up(&netlink, &hub));
+    if added.is_err() {
+        let _ = link::delete(&netlink, ifindex);
+    }
+    added
+}
+
+/// Lets tc do at the gateway's port what the bus's program does not: generic XDP leaves frames alone that the gateway redirected
+/// (`netif_receive_generic_xdp`).
+fn back_up(netlink: &Netlink, hub: &Hub<'_>) -> Result<()> {
+    let ports = hub.ports()?;
+    let links = link::list(netlink)?;
+    let (gateway, others): (Vec<&Link>, Vec<&Link>) = links
+        .iter()
+        .filter(|link| ports.contains(&link.index))
+        .partition(|link| link.name.starts_with(GATEWAY));
+    let others: Vec<u32> = others.iter().map(|link| link.index).collect();
+    gateway
+        .iter()
+        .try_for_each(|link| flood::set(netlink, link.index, &others))
+}
+
+/// Removes ports, given by their bus, with their other ends.
+fn remove_ports(which: impl Fn(&str, &BusPort) -> bool) -> Result<()> {
+    let (pins, netlink) = (pins()?, Netlink::open()?);
+    for (bus, ports) in ports_by_bus(&pins, &netlink)? {
+        let hub = Hub::new(&pins, &bus);
+        let mut gone = ports.iter().filter(|port| which(&bus, port)).peekable();
+        let changes = gone.peek().is_some();
+        for port in gone {
+            hub.remove(port.ifindex)?;
+            link::delete(&netlink, port.ifindex)?;
+        }
+        if changes {
+            back_up(&netlink, &hub)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the routes so, and how the frames of the topology's interfaces are handled.
+fn set_routes(topology: &str, wanted: &Shape, told: &mut Told<'_>) -> Result<()> {
+    let mut gateway = Gateway::open()?;
+    let (_, before) = gateway.routes(topology);
+    let change = |state: &mut State| {
+        for name in before.keys().chain(wanted.handling.keys()) {
+            let handling = wanted.handling.get(name).copied().unwrap_or_default();
+            let Handling { exclusive, policy } = handling;
+            let change = InterfaceChange {
+                exclusive: Some(exclusive),
+                policy: Some(policy),
+                engine: None,
+            };
+            change.apply(state, name);
+            let is_default = handling == Handling::default();
+            if let Some(interface) = state.interfaces.get_mut(name) {
+                interface.topology = if is_default { "" } else { topology }.to_owned();
+            }
+        }
+    };
+    gateway.route(topology, &wanted.routes, change)?;
+    gateway.notes().iter().for_each(|note| told(note));
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! A topology file in TOML: `version`, `name`, `[bus.…]`, `[ecu.…]`, `[[route]]`.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use cangw_common::frame::FrameType;
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use super::{Bus, Device, Ecu, Topology, is_name};
+use crate::error::{Error, Result};
+use crate::file::in_line;
+use crate::file::tables::{RuleTable, from_toml, line_at, version};
+use crate::options::Policy;
+use crate::rule::{Rule, is_interface_name, kind_name};
+
+/// ISO 11898-1, and what drivers of the kernel take.
+const BITRATES: RangeInclusive<u32> = 1..=1_000_000;
+const DATA_BITRATES: RangeInclusive<u32> = 1..=20_000_000;
+/// What a name of a topology, a bus or an ECU is.
+const NAME: &str = "at most 15 letters, digits, `-` and `_`, the first a letter";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tables {
+    #[serde(rename = "version", deserialize_with = "version")]
+    _version: u32,
+    name: String,
+    #[serde(default)]
+    bus: BTreeMap<String, BusTable>,
+    #[serde(default)]
+    ecu: BTreeMap<String, EcuTable>,
+    #[serde(default)]
+    route: Vec<RuleTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BusTable {
+    device: Option<String>,
+    bitrate: Option<u32>,
+    dbitrate: Option<u32>,
+    restart_ms: Option<u32>,
+    txqueuelen: Option<u32>,
+    fd: Option<bool>,
+    #[serde(default)]
+    xl: bool,
+    #[serde(default)]
+    policy: Policy,
+    #[serde(default)]
+    exclusive: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EcuTable {
+    interfaces: BTreeMap<String, String>,
+}
+
+pub(super) fn parse(file: &str, text: &str) -> Result<Topology> {
+    let tables: Tables = from_toml(file, text)?;
+    let source = Source { file, text };
+    let topology = Topology {
+        buses: source.buses(tables.bus)?,
+        ecus: BTreeMap::new(),
+        routes: Vec::new(),
+        name: tables.name,
+    };
+    if !is_name(&topology.name) {
+        let name = &topology.name;
+        return Err(source.error(
+            &["name"],
+            format!("{name:?} is no name for a topology: {NAME}"),
+        ));
+    }
+    let ecus = source.ecus(tables.ecu, &topology)?;
+    let routes = source.routes(tables.route, &topology)?;
+    Ok(Topology {
+        ecus,
+        routes,
+        ..topology
+    })
+}
+
+/// The file, for the place of an error.
+struct Source<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    /// An error at a key, given by the keys and the numbers of array items that lead to it. If it is not there, at the last one that is.
+    fn error(&self, path: &[&str], message: String) -> Error {
+        let mut place = 0;
+        if let Ok(table) = DeTable::parse(self.text) {
+            let mut at = DeValue::Table(table.into_inner());
+            for step in path {
+                let next = match &at {
+                    DeValue::Table(table) => table.get_key_value(*step).map(|(key, value)| {
+                        // Tables in an array begin with their own heads.
+                        let starts = key.span().start;
+                        (starts, value.get_ref().clone())
+                    }),
+                    DeValue::Array(items) => step
+                        .parse::<usize>()
+                        .ok()
+                        .and_then(|index| items.get(index))
+                        .map(|item| (item.span().start, item.get_ref().clone())),
+                    _ => None,
+                };
+                let Some((starts, value)) = next else {
+                    break;
+                };
+                place = starts;
+                at = value;
+            }
+        }
+        let keys: Vec<&str> = path
+            .iter()
+            .copied()
+            .filter(|step| step.starts_with(|c: char| !c.is_ascii_digit()))
+            .collect();
+        let error = Error::Key {
+            key: Some(keys.join(".")),
+            message,
+        };
+        in_line(self.file, line_at(self.text, place), error)
+    }
+
+    fn buses(&self, tables: BTreeMap<String, BusTable>) -> Result<BTreeMap<String, Bus>> {
+        let mut buses = BTreeMap::new();
+        // Names of interfaces on the gateway, and the buses that have them.
+        let mut interfaces: BTreeMap<String, String> = BTreeMap::new();
+        for (name, table) in tables {
+            let refuse = |key: &str, message| self.error(&["bus", &name, key], message);
+            if !is_name(&name) {
+                return Err(refuse("", format!("{name:?} is no name for a bus: {NAME}")));
+            }
+            let interface = table.device.clone().unwrap_or_else(|| name.clone());
+            if !is_interface_name(&interface) {
+                let message = format!("{interface:?} is no name of an interface, as `can0` is");
+                return Err(refuse("device", message));
+            }
+            if let Some(other) = interfaces.insert(interface.clone(), name.clone()) {
+                let message = format!(
+                    "bus {other} has the interface {interface} already (on the gateway, a virtual bus is an interface of its name); name another"
+                );
+                return Err(refuse("device", message));
+            }
+            let checked = table.check();
+            let bus = checked.map_err(|(key, message)| refuse(key, message))?;
+            buses.insert(name, bus);
+        }
+        if buses.is_empty() {
+            return Err(self.error(
+                &[],
+                "a topology needs a bus, such as `[bus.body]` for a virtual one".into(),
+            ));
+        }
+        Ok(buses)
+    }
+
+    fn ecus(
+        &self,
+        tables: BTreeMap<String, EcuTable>,
+        topology: &Topology,
+    ) -> Result<BTreeMap<String, Ecu>> {
+        for (name, table) in &tables {
+            if !is_name(name) {
+                return Err(self.error(
+                    &["ecu", name],
+                    format!("{name:?} is no name for an ECU: {NAME}"),
+                ));
+            }
+            if table.interfaces.is_empty() {
+                return Err(self.error(
+                    &["ecu", name, "interfaces"],
+                    "an ECU needs an interface, such as `interfaces = { can0 = \"body\" }`".into(),
+                ));
+            }
+            for (interface, bus) in &table.interfaces {
+                let path = ["ecu", name, "interfaces", interface];
+                if !is_interface_name(interface) || interface == "lo" {
+                    return Err(self.error(
+                        &path,
+                        format!("{interface:?} is no name for a CAN interface, as `can0` is"),
+                    ));
+                }
+                let Some(found) = topology.buses.get(bus) else {
+                    return Err(self.error(&path, no_bus(bus, topology)));
+                };
+                if found.device.is_some() {
+                    return Err(self.error(
+                        &path,
+                        format!(
+                            "{bus} is a real device, which ECUs cannot share yet; give the ECU a virtual bus and routes to {bus} and back"
+                        ),
+                    ));
+                }
+            }
+        }
+        let ecus = tables.into_iter().map(|(name, table)| {
+            let interfaces = table.interfaces;
+            (name, Ecu { interfaces })
+        });
+        Ok(ecus.collect())
+    }
+
+    fn routes(&self, tables: Vec<RuleTable>, topology: &Topology) -> Result<Vec<Rule>> {
+        let rules: Vec<Rule> = tables.into_iter().map(|table| table.0).collect();
+        for (index, rule) in rules.iter().enumerate() {
+            let index = index.to_string();
+            let refuse = |key: &str, message| self.error(&["route", &index, key], message);
+            let ends = [("from", Some(rule.source.as_str())), ("to", rule.target())];
+            for (key, bus) in ends {
+                let Some(bus) = bus else { continue };
+                let Some(found) = topology.buses.get(bus) else {
+                    return Err(refuse(key, no_bus(bus, topology)));
+                };
+                let carries = match rule.kind {
+                    FrameType::Classic => true,
+                    FrameType::Fd => found.fd,
+                    FrameType::Xl => found.xl,
+                };
+                if !carries {
+                    let kind = kind_name(rule.kind);
+                    let message = format!(
+                        "bus {bus} does not carry such frames; give it `{kind} = true`, or the route another kind"
+                    );
+                    return Err(refuse("kind", message));
+                }
+            }
+            if rule.target() == Some(&rule.source) {
+                let message = format!(
+                    "a frame reaches everybody on {} without a route; name another bus",
+                    rule.source
+                );
+                return Err(refuse("to", message));
+            }
+        }
+        Ok(rules)
+    }
+}
+
+fn no_bus(name: &str, topology: &Topology) -> String {
+    let all: Vec<&str> = topology.buses.keys().map(String::as_str).collect();
+    let near = all
+        .iter()
+        .filter(|other| strsim::damerau_levenshtein(name, other) <= 2)
+        .min_by_key(|other| strsim::damerau_levenshtein(name, other));
+    match near {
+        Some(near) => format!("there is no bus {name:?}; did you mean {near:?}?"),
+        None => format!("there is no bus {name:?}; the buses are {}", all.join(", ")),
+    }
+}
+
+impl BusTable {
+    /// The bus; or the key that is wrong, and why.
+    fn check(self) -> Result<Bus, (&'static str, String)> {
+        let is_real = self.device.is_some();
+        for (key, is_there) in [
+            ("bitrate", self.bitrate.is_some()),
+            ("dbitrate", self.dbitrate.is_some()),
+            ("restart_ms", self.restart_ms.is_some()),
+            ("txqueuelen", self.txqueuelen.is_some()),
+        ] {
+            if is_there && !is_real {
+                return Err((
+                    key,
+                    "a virtual bus has none; give the bus its `device`, such as \"can0\", or remove this"
+                        .into(),
+                ));
+            }
+        }
+        let fd = self.fd.unwrap_or(!is_real || self.dbitrate.is_some());
+        for (key, value, range) in [
+            ("bitrate", self.bitrate, BITRATES),
+            ("dbitrate", self.dbitrate, DATA_BITRATES),
+        ] {
+            if let Some(value) = value
+                && !range.contains(&value)
+            {
+                let (from, to) = range.into_inner();
+                return Err((
+                    key,
+                    format!("{value} is not from {from} to {to} bits a second"),
+                ));
+            }
+        }
+        if self.dbitrate.is_some() && !fd {
+            return Err((
+                "dbitrate",
+                "is for CAN FD; give the bus `fd = true`, or remove this".into(),
+            ));
+        }
+        if let (Some(rate), Some(data)) = (self.bitrate, self.dbitrate)
+            && data < rate
+        {
+            return Err((
+                "dbitrate",
+                format!("{data} is below the bitrate, {rate}; the data phase is at least as fast"),
+            ));
+        }
+        if self.xl && !fd {
+            return Err((
+                "xl",
+                "a bus that carries CAN XL frames carries CAN FD frames; remove `fd = false`"
+                    .into(),
+            ));
+        }
+        if self.xl && is_real {
+            return Err((
+                "xl",
+                "is for virtual buses; a device with CAN XL is set up with `ip link`, and its bus then takes no `xl`"
+                    .into(),
+            ));
+        }
+        if self.dbitrate.is_some() && self.bitrate.is_none() {
+            return Err((
+                "dbitrate",
+                "needs a bitrate beside it, such as `bitrate = 500000`".into(),
+            ));
+        }
+        if self.txqueuelen == Some(0) {
+            return Err((
+                "txqueuelen",
+                "0 lets no frame wait, so that bursts are lost; ip-link's default is 10".into(),
+            ));
+        }
+        let (bitrate, dbitrate) = (self.bitrate, self.dbitrate);
+        let (restart_ms, txqueuelen) = (self.restart_ms, self.txqueuelen);
+        Ok(Bus {
+            device: self.device.map(|interface| Device {
+                interface,
+                bitrate,
+                dbitrate,
+                restart_ms,
+                txqueuelen,
+            }),
+            fd,
+            xl: self.xl,
+            policy: self.policy,
+            exclusive: self.exclusive,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

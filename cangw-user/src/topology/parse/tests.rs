@@ -1,0 +1,265 @@
+use super::*;
+
+const GOOD: &str = r#"version = 1
+name = "car"
+
+[bus.body]
+[bus.chassis]
+fd = false
+[bus.obd]
+device = "can0"
+bitrate = 500000
+policy = "deny"
+
+[ecu.engine]
+interfaces = { can0 = "body", can1 = "chassis" }
+[ecu.dash]
+interfaces = { can0 = "body" }
+
+[[route]]
+from = "body"
+to = "obd"
+id = ["100-1FF"]
+rate = "100/s"
+
+[[route]]
+from = "obd"
+to = "chassis"
+id = ["7DF"]
+"#;
+
+#[test]
+fn a_topology_is_read() {
+    let topology = parse("f", GOOD).unwrap();
+    assert_eq!(topology.name, "car");
+    let ports: Vec<_> = topology.ports("body").collect();
+    assert_eq!(ports, [("dash", "can0"), ("engine", "can0")]);
+    assert!(topology.buses["body"].fd && !topology.buses["obd"].fd);
+    assert_eq!(topology.buses["obd"].policy, Policy::Deny);
+    let routes: Vec<_> = topology.routes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        routes,
+        [
+            "-s body -d obd --id 100-1FF --rate 100/s",
+            "-s obd -d chassis --id 7DF"
+        ]
+    );
+}
+
+/// Each change of the good file is refused, with the line, the key and what would be right.
+#[test]
+fn what_is_wrong_is_named() {
+    for (good, bad, expected) in [
+        (
+            "name = \"car\"",
+            "name = \"my car\"",
+            "2: name: \"my car\" is no name for a topology: at most 15 letters",
+        ),
+        (
+            "[bus.body]",
+            "[bus.body]\nfast = true",
+            "5: bus.body.fast: unknown field `fast`, expected one of `device`",
+        ),
+        (
+            "[bus.body]",
+            "[bus.\"the body\"]",
+            "4: bus.the body: \"the body\" is no name for a bus",
+        ),
+        (
+            "[bus.body]",
+            "[bus.body]\nbitrate = 5",
+            "5: bus.body.bitrate: a virtual bus has none; give the bus its `device`",
+        ),
+        (
+            "[bus.body]",
+            "[bus.can0]",
+            "8: bus.obd.device: bus can0 has the interface can0 already",
+        ),
+        (
+            "fd = false",
+            "fd = false\nxl = true",
+            "7: bus.chassis.xl: a bus that carries CAN XL frames carries CAN FD frames; remove",
+        ),
+        (
+            "bitrate = 500000",
+            "bitrate = 0",
+            "9: bus.obd.bitrate: 0 is not from 1 to 1000000 bits a second",
+        ),
+        (
+            "bitrate = 500000",
+            "bitrate = \"fast\"",
+            "9: bus.obd.bitrate: invalid type: string \"fast\", expected u32",
+        ),
+        (
+            "bitrate = 500000",
+            "bitrate = 500000\ndbitrate = 250000",
+            "10: bus.obd.dbitrate: 250000 is below the bitrate, 500000",
+        ),
+        (
+            "bitrate = 500000",
+            "fd = false\ndbitrate = 250000",
+            "10: bus.obd.dbitrate: is for CAN FD; give the bus `fd = true`",
+        ),
+        (
+            "bitrate = 500000",
+            "txqueuelen = 0",
+            "9: bus.obd.txqueuelen: 0 lets no frame wait",
+        ),
+        (
+            "policy = \"deny\"",
+            "policy = \"block\"",
+            "10: bus.obd.policy: unknown variant `block`, expected `allow` or `deny`",
+        ),
+        (
+            "can0 = \"body\", ",
+            "can0 = \"bdy\", ",
+            "13: ecu.engine.interfaces.can0: there is no bus \"bdy\"; did you mean \"body\"?",
+        ),
+        (
+            "can0 = \"body\", ",
+            "can0 = \"x\", ",
+            "13: ecu.engine.interfaces.can0: there is no bus \"x\"; the buses are body, chassis, obd",
+        ),
+        (
+            "can0 = \"body\", ",
+            "can0 = \"obd\", ",
+            "13: ecu.engine.interfaces.can0: obd is a real device, which ECUs cannot share yet",
+        ),
+        (
+            "can0 = \"body\", ",
+            "\"a b\" = \"body\", ",
+            "13: ecu.engine.interfaces.a b: \"a b\" is no name for a CAN interface",
+        ),
+        (
+            "[ecu.dash]\ninterfaces = { can0 = \"body\" }",
+            "[ecu.dash]\ninterfaces = {}",
+            "15: ecu.dash.interfaces: an ECU needs an interface",
+        ),
+        (
+            "[ecu.dash]\ninterfaces = { can0 = \"body\" }",
+            "[ecu.dash]",
+            "14: ecu.dash: missing field `interfaces`",
+        ),
+        (
+            "from = \"body\"",
+            "from = \"body1\"",
+            "18: route.from: there is no bus \"body1\"; did you mean \"body\"?",
+        ),
+        (
+            "to = \"chassis\"",
+            "to = \"obd\"",
+            "25: route.to: a frame reaches everybody on obd without a route",
+        ),
+        (
+            "to = \"chassis\"",
+            "to = \"chassis\"\nkind = \"fd\"",
+            "26: route.kind: bus obd does not carry such frames; give it `fd = true`",
+        ),
+        ("rate = \"100/s\"", "rate = \"fast\"", "21: route.rate: "),
+        ("id = [\"7DF\"]", "id = [\"7DG\"]", "26: route.id: "),
+        (
+            "version = 1",
+            "version = 2",
+            "1: version: version 2 of the file format, but this cangw reads version 1",
+        ),
+        (
+            "[[route]]",
+            "[[rout]]",
+            "17: rout: unknown field `rout`, expected one of",
+        ),
+    ] {
+        assert!(GOOD.contains(good), "{good}");
+        let text = GOOD.replacen(good, bad, 1);
+        let error = parse("f", &text).expect_err(bad).to_string();
+        let expected = format!("f, line {expected}");
+        assert!(error.starts_with(&expected), "{error}\n{expected}");
+    }
+}
+
+/// Every line of the good file, spoilt in many ways: what is wrong is refused with its line, and what is understood has the key as well.
+#[test]
+fn hundreds_of_malformed_files_are_refused() {
+    let lines: Vec<&str> = GOOD.lines().collect();
+    let mut refused = 0;
+    for (number, line) in lines.iter().enumerate() {
+        let mut spoilt = Vec::new();
+        if let Some((key, value)) = line.split_once(" = ") {
+            spoilt.extend([
+                format!("{key}_ = {value}"),
+                format!("{key} {value}"),
+                format!("{key} = "),
+                format!("{key} = [[1]]"),
+                format!("{key} = -1"),
+                format!("{key} = 1979-05-27"),
+                format!("{key} = {{ {key} = {value} }}"),
+                format!("{key} = \"\\u0000\""),
+                format!("{key} = \"{}\"", "x".repeat(300)),
+                format!("{key} = 99999999999"),
+                format!("{line}\n{line}"),
+                format!("{line} {value}"),
+            ]);
+        } else if line.starts_with('[') {
+            spoilt.extend([
+                format!("[{line}"),
+                format!("{line}]"),
+                line.replace(']', ""),
+                line.replace("bus.", "bus..")
+                    .replace("ecu.", "ecu..")
+                    .replace("[[route]]", "[[route]"),
+                line.replace("bus.", "bus.1-")
+                    .replace("ecu.", "ecu.1-")
+                    .replace("[[route]]", "[[Route]]"),
+                format!("{line}\nsize = 3"),
+            ]);
+        }
+        for text in spoilt {
+            let mut file = lines.clone();
+            file[number] = &text;
+            let error = match parse("f", &file.join("\n")) {
+                Ok(_) => panic!("{text} is taken"),
+                Err(e) => e.to_string(),
+            };
+            let (place, message) = error.split_once(": ").expect("a place");
+            let at: usize = place
+                .strip_prefix("f, line ")
+                .and_then(|at| at.parse().ok())
+                .unwrap_or_else(|| panic!("{error}"));
+            assert!((1..=lines.len() + 1).contains(&at), "{error}");
+            assert!(!message.is_empty(), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 200, "{refused}");
+}
+
+/// The schema for editors names the keys that there are, and no others.
+#[test]
+fn the_schema_has_all_keys() {
+    let text = include_str!("../../../../docs/topology.schema.json");
+    let schema: serde_json::Value = serde_json::from_str(text).unwrap();
+    let bus = "/properties/bus/additionalProperties";
+    let ecu = "/properties/ecu/additionalProperties";
+    for (place, file) in [
+        ("", "zzz = 1\nversion = 1".to_owned()),
+        (bus, "version = 1\nname = 'a'\n[bus.a]\nzzz = 1".to_owned()),
+        (ecu, "version = 1\nname = 'a'\n[ecu.a]\nzzz = 1".to_owned()),
+        (
+            "/properties/route/items",
+            "version = 1\nname = 'a'\n[[route]]\nzzz = 1".to_owned(),
+        ),
+    ] {
+        let error = parse("f", &file).unwrap_err().to_string();
+        let (_, keys) = error.split_once("`, expected ").expect("the keys");
+        let mut keys: Vec<&str> = keys.split('`').skip(1).step_by(2).collect();
+        keys.sort_unstable();
+        let found = schema.pointer(&format!("{place}/properties")).unwrap();
+        let mut found: Vec<&str> = found
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, keys, "{place}");
+    }
+}
