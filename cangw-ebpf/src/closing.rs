@@ -1,7 +1,7 @@
 //! CAN interfaces that are about to go down, so that nothing is given to them together with others.
 
 use aya_ebpf::Global;
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
 use aya_ebpf::programs::ProbeContext;
 
 use crate::{listeners, maps};
@@ -10,6 +10,9 @@ use crate::{listeners, maps};
 const GOING_DOWN: u64 = 10;
 /// `ARPHRD_CAN`
 const CAN: u16 = 280;
+/// Nanoseconds in which the kernel gives a frame to all its targets, several times over.
+const FANNED_OUT: u64 = 100_000;
+
 /// Offset of `type` in `struct net_device`, by the kernel's type information.
 #[unsafe(no_mangle)]
 static TYPE_OFFSET: Global<u64> = Global::new(0);
@@ -40,7 +43,23 @@ pub fn notified(ctx: &ProbeContext) {
     }
     let net = (device + NET_OFFSET.load()) as *const u64;
     // SAFETY: see above.
-    if unsafe { bpf_probe_read_kernel(net) }.is_ok_and(listeners::is_ours) {
-        maps::count_closing();
+    if unsafe { bpf_probe_read_kernel(net) }.is_ok_and(listeners::is_ours) && maps::count_closing()
+    {
+        wait();
+    }
+}
+
+/// Lets frames that are given to several targets just now reach all of them. Most kernels wait for that themselves before the interface loses
+/// `IFF_UP`; those of 7.2 do so only where it has a queue (`dev_deactivate_many`).
+#[inline(always)]
+fn wait() {
+    // SAFETY: the helper takes nothing.
+    let start = unsafe { bpf_ktime_get_ns() };
+    // The verifier wants a bound; one round takes about 20 ns.
+    for _ in 0..8192 {
+        // SAFETY: see above.
+        if unsafe { bpf_ktime_get_ns() } - start > FANNED_OUT {
+            break;
+        }
     }
 }

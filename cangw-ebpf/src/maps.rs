@@ -330,6 +330,9 @@ pub fn last() -> Option<LastRedirect> {
 
 /// `BPF_F_BROADCAST`: to all interfaces of the map.
 const BROADCAST: u64 = 1 << 3;
+/// A place that no map of targets has: with one that is there, the kernel would report it as the target of a redirect that failed
+/// (`__bpf_xdp_redirect_map`), and nobody could tell that the frame was for several.
+const NOWHERE: u32 = u32::MAX;
 
 /// An interface whose classic frames go to several targets at once.
 pub struct FanOutOf {
@@ -368,7 +371,7 @@ impl FanOutOf {
         let Some(targets) = FAN_TARGETS.get(self.aux) else {
             return false;
         };
-        if targets.redirect(0, BROADCAST).is_err() {
+        if targets.redirect(NOWHERE, BROADCAST).is_err() {
             return false;
         }
         if let Some(frames) = FAN_COUNTS.get_ptr_mut(self.aux) {
@@ -378,11 +381,14 @@ impl FanOutOf {
     }
 }
 
-/// A CAN interface is about to go down.
+/// A CAN interface is about to go down. Whether frames were given to several targets at once until now.
 #[inline(always)]
-pub fn count_closing() {
-    if let Some(fan_out) = FAN_OUT.get_ptr_mut(0) {
-        // SAFETY: as in `fan_out`.
-        count(unsafe { &raw mut (*fan_out).closings }, 1);
-    }
+pub fn count_closing() -> bool {
+    let Some(words) = FAN_OUT.get_ptr_mut(0) else {
+        return false;
+    };
+    let was_armed = FanOutOf { words, aux: 0 }.is_armed();
+    // SAFETY: as in `fan_out`.
+    count(unsafe { &raw mut (*words).closings }, 1);
+    was_armed
 }

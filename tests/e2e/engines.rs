@@ -1,6 +1,7 @@
 //! Interfaces whose forwarded frames are kept from local sockets, through tc and through XDP.
 
 use cangw_tests::frame::{BRS, EFF, Frame};
+use cangw_tests::kernel;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::tool::{Cangw, json};
 
@@ -211,8 +212,7 @@ fn xdp_is_refused_where_it_cannot_serve() {
 
 /// Before Linux 7, a driver's private bytes stand before its frames, and XDP would send them along.
 fn xdp_takes_drivers() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel release");
-    !release.starts_with("6.")
+    kernel::version() >= (7, 0)
 }
 
 #[test]

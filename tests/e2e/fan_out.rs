@@ -1,5 +1,7 @@
 //! Frames that XDP gives to all targets of an exclusive interface at once.
 
+use std::fs;
+
 use cangw_tests::frame::{BRS, EFF, Frame};
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::socket::CanSocket;
@@ -155,5 +157,39 @@ fn a_target_that_goes_down_takes_nothing_from_the_others() {
     for frame in &frames() {
         lab.post("x0p", frame);
         assert_eq!(receiver.receive(), *frame);
+    }
+}
+
+/// Without the probe, nobody knows of a target that goes down, and the kernel's broadcast ends there.
+#[test]
+fn frames_that_miss_targets_are_counted() {
+    let mut lab = hub();
+    all_arrive(&mut lab, &TARGETS);
+    {
+        let _off = NoProbes::begin();
+        lab.namespace.ip("link set x2 down");
+    }
+    // The newest rule's target is served first.
+    all_arrive(&mut lab, &["x3", "x4"]);
+    let interfaces = json(&lab.namespace, "interface list --json");
+    assert_eq!(interfaces[0]["reasons"]["fan_out"], 3, "{interfaces:#}");
+    assert_eq!(seen_by_tc(&lab), 0);
+}
+
+/// The kernel's probes are off as long as it lives.
+struct NoProbes;
+
+const SWITCH: &str = "/sys/kernel/debug/kprobes/enabled";
+
+impl NoProbes {
+    fn begin() -> Self {
+        fs::write(SWITCH, "0").expect("probes can be switched off");
+        Self
+    }
+}
+
+impl Drop for NoProbes {
+    fn drop(&mut self) {
+        let _ = fs::write(SWITCH, "1");
     }
 }

@@ -1,6 +1,7 @@
 //! CAN XL frames, which can-gw does not forward. Kernels have them from 6.2 on.
 
 use cangw_tests::frame::{BRS, Frame};
+use cangw_tests::kernel;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::tool::Cangw;
 
@@ -9,8 +10,7 @@ const INTERFACES: [&str; 6] = ["x0", "x0p", "x1", "x1p", "v0", "v1"];
 
 /// Whether the kernel has CAN XL.
 fn supported() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel release");
-    !release.starts_with("6.1.")
+    kernel::version() >= (6, 2)
 }
 
 fn lab() -> Lab {

@@ -6,6 +6,8 @@ pub mod backlog;
 pub mod can_gw;
 pub mod diff;
 pub mod frame;
+pub mod keeper;
+pub mod kernel;
 pub mod lab;
 pub mod model;
 pub mod module;

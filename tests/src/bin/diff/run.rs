@@ -10,6 +10,7 @@ use cangw_tests::diff::contestant::Observation;
 use cangw_tests::diff::generate;
 use cangw_tests::diff::shrink::shrink;
 use cangw_tests::frame::Frame;
+use cangw_tests::keeper::Keeper;
 use cangw_tests::model::Model;
 use cangw_tests::tool::Cangw;
 
@@ -102,6 +103,7 @@ pub fn run(options: &Options, seed: u64) -> bool {
     cases.sort_by_key(|(_, case)| case.max_hops);
     println!("cangw-diff: {} cases from seed {seed}", cases.len());
     let _expedited = Expedited::begin();
+    let _keeper = (!options.without_ours).then(Keeper::begin);
     let mut contests: Vec<_> = (0..options.contests)
         .map(|number| Contest::start(options, number))
         .collect();
