@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_loop;
 use cangw_common::abi::{
     CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, RUN, RuleCounters,
-    TOO_LONG, Tables, UNSENT,
+    TOO_LONG, Tables, UNSENT, WAITING,
 };
 
 use crate::access::Skb;
@@ -226,6 +226,7 @@ fn count_unsent(cell: &Cell) {
             MISFIT => &raw mut r.mtu,
             TOO_LONG => &raw mut r.too_long,
             DROP => &raw mut r.by_rule,
+            WAITING => &raw mut r.waiting,
             // PASS
             _ => &raw mut r.sent,
         }

@@ -238,6 +238,14 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// Two files describe a topology of the same name.
+    #[error("{} and {} both describe the topology {name}; give one of them another name", files[0], files[1])]
+    TwiceTopology {
+        /// Its name.
+        name: String,
+        /// The files.
+        files: [String; 2],
+    },
     /// A line of a rule file.
     #[error("{file}, line {line}: {error}")]
     File {

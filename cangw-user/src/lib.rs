@@ -6,6 +6,7 @@ pub mod capability;
 #[doc(hidden)]
 pub mod cli;
 pub mod compile;
+pub mod daemon;
 pub mod dbc;
 pub mod error;
 pub mod file;

@@ -19,6 +19,8 @@ pub struct State {
     pub version: u32,
     /// A call was interrupted between writing this and changing the kernel: everything is to be applied again.
     pub dirty: bool,
+    /// Which programs are loaded: [`crate::kernel::bpf::build`].
+    pub programs: u64,
     /// Settings that are not the rules'.
     pub settings: Settings,
     /// Interfaces with rules or settings, by name.
@@ -143,6 +145,7 @@ impl Default for State {
         Self {
             version: abi::VERSION,
             dirty: false,
+            programs: 0,
             settings: Settings::default(),
             interfaces: BTreeMap::new(),
             qdiscs: BTreeSet::new(),

@@ -18,7 +18,7 @@ use socketcan::{CanFrame, EmbeddedFrame as _, Socket as _, StandardId};
 use crate::clean::programs;
 use crate::flood::{beside, flood_through};
 
-const TWO_BUSES: &str = include_str!("../../examples/two-buses.toml");
+pub const TWO_BUSES: &str = include_str!("../../examples/two-buses.toml");
 const TEST_BENCH: &str = include_str!("../../examples/test-bench.toml");
 const DIAGNOSTICS: &str = include_str!("../../examples/diagnostics.toml");
 /// More ports than the smallest map has room for, and more than a tc filter has actions.
@@ -27,7 +27,7 @@ const MANY: usize = 31;
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// Calls `cangw` with a verb and a file that has this text.
-fn call(gateway: &Namespace, verb: &str, text: &str) -> Answer {
+pub fn call(gateway: &Namespace, verb: &str, text: &str) -> Answer {
     let path = format!("/tmp/cangw-topology-{}.toml", std::process::id());
     fs::write(&path, text).expect("a file can be written");
     let answer = Cangw::Ours.run(gateway, &format!("{verb} {path}"));
@@ -86,7 +86,7 @@ impl Drop for Up<'_> {
 }
 
 /// What a topology could leave behind.
-fn traces(gateway: &Namespace) -> (Vec<String>, String, bool) {
+pub fn traces(gateway: &Namespace) -> (Vec<String>, String, bool) {
     let mut namespaces: Vec<String> = fs::read_dir("/run/netns")
         .expect("there are network namespaces")
         .map(|entry| entry.expect("an entry").file_name().into_string())

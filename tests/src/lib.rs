@@ -4,6 +4,7 @@
 
 pub mod backlog;
 pub mod can_gw;
+pub mod daemon;
 pub mod diff;
 pub mod frame;
 pub mod keeper;

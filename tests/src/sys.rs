@@ -233,6 +233,12 @@ pub fn route_socket() -> io::Result<OwnedFd> {
     }
 }
 
+/// Sends a signal to a child of this process.
+pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
+}
+
 /// A file in memory without a name, closed in programs that are started later.
 pub fn memory_file() -> io::Result<File> {
     // SAFETY: the name ends with a zero byte, and a descriptor that is not negative is new and owned by nobody else.

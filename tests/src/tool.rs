@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
@@ -83,6 +83,25 @@ impl Listed {
     }
 }
 
+/// A copy in memory of a program, ready to be executed.
+///
+/// # Panics
+/// When there is no such program, or no memory.
+#[must_use]
+pub fn in_memory(program: &Path) -> File {
+    let mut copy = sys::memory_file().expect("a file in memory");
+    let mut program = File::open(program).expect("a program can be read");
+    std::io::copy(&mut program, &mut copy).expect("memory for a copy of a program");
+    // A file that is open for writing cannot be executed.
+    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).expect("the copy can be read")
+}
+
+/// Where this process's children find an open file.
+#[must_use]
+pub fn path_of(file: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+}
+
 impl Cangw {
     /// Its executable: ours lies in the folder of this executable or, for a test, in the one above.
     ///
@@ -114,15 +133,9 @@ impl Cangw {
     /// When there is no memory.
     #[must_use]
     pub fn command(self, namespace: &Namespace) -> Command {
-        static COPY: LazyLock<File> = LazyLock::new(|| {
-            let mut copy = sys::memory_file().expect("a file in memory");
-            let mut program = File::open(Cangw::Ours.path()).expect("cangw can be read");
-            std::io::copy(&mut program, &mut copy).expect("memory for a copy of cangw");
-            // A file that is open for writing cannot be executed.
-            File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).expect("the copy can be read")
-        });
+        static COPY: LazyLock<File> = LazyLock::new(|| in_memory(&Cangw::Ours.path()));
         let path = match self {
-            Self::Ours => format!("/proc/{}/fd/{}", std::process::id(), COPY.as_raw_fd()).into(),
+            Self::Ours => path_of(&COPY),
             Self::CanUtils => self.path(),
         };
         let mut command = namespace.command(path);

@@ -18,6 +18,8 @@ pub struct RuleCounters {
     pub too_long: u64,
     /// Ended here by a rule that drops.
     pub by_rule: u64,
+    /// Not forwarded, the target is not there.
+    pub waiting: u64,
 }
 
 /// What became of frames that no rule counts, counted for each interface.

@@ -20,7 +20,7 @@ pub use tables::*;
 pub use watch::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -54,7 +54,7 @@ const _: () = {
     assert!(size_of::<Halves>() == 4 * HALF_KEYS);
     assert!(size_of::<CrossChunk>() == 64);
     assert!(MAX_RULES <= 1 << 16);
-    assert!(size_of::<RuleCounters>() == 56);
+    assert!(size_of::<RuleCounters>() == 64);
     assert!(size_of::<InterfaceCounters>() == 64);
     assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 16 + 2 * QUEUE);
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);

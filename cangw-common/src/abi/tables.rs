@@ -103,6 +103,8 @@ pub const TOO_LONG: u16 = 0x10;
 pub const DROP: u16 = 0x800;
 /// [`Cell::flags`]: not sent, the rule only lets the frame pass to local sockets.
 pub const PASS: u16 = 0x1000;
+/// [`Cell::flags`]: not sent, the target is not there. Of the reasons only this one has two bits.
+pub const WAITING: u16 = MISFIT | TOO_LONG;
 /// [`Cell::flags`]: why a cell's rule does not send.
 pub const UNSENT: u16 = HOP_LIMIT | ORIGIN | MISFIT | TOO_LONG | DROP | PASS;
 /// [`Cell::flags`]: the rule is counted when the frame is edited, because only then it is known whether it fits.

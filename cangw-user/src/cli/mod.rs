@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod classic;
 mod commands;
+pub mod daemon;
 mod export;
 mod import;
 mod options;

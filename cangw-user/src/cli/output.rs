@@ -183,6 +183,7 @@ pub(super) fn stats(report: &Report) -> Result<()> {
             }
             let dropped = format!("refused {} mtu {}", r.dropped_refused, r.dropped_mtu)
                 + &some(&[
+                    (r.dropped_waiting, "waiting"),
                     (r.dropped_by_rule, "by rule"),
                     (r.dropped_over_rate, "over rate"),
                     (r.dropped_by_fault, "by fault"),

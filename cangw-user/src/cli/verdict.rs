@@ -39,6 +39,7 @@ fn text(verdict: &Verdict) -> String {
             Does::HopLimit => "    deletes it: hop limit reached".into(),
             Does::Origin => format!("    skips it: it came from {target}"),
             Does::TooLong => "    deletes it: the modified length does not fit".into(),
+            Does::Waiting => "    drops it: its target is not there".into(),
             Does::Mtu => format!("    drops it: the MTU of {target} is too small"),
         });
         for note in &rule.notes {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cangw_common::abi::{
     CHECKED, Cell, DENY, DROP, ECHO_RUN, HOP_LIMIT, KEEP_STAMP, LIST_DENIED, LIST_DROP, LIST_ECHO,
     LIST_FORMS, LIST_STAMP, LIST_WATCH, MAX_CELLS, MAX_LIST, MISFIT, ORIGIN, PASS, RUN, TOO_LONG,
-    form,
+    WAITING, form,
 };
 use cangw_common::classify::{ListId, NO_RULE};
 use cangw_common::edit::{self, Edit};
@@ -36,6 +36,8 @@ pub enum Outcome {
     TooLong,
     /// The target's MTU is too small.
     Misfit,
+    /// The target is not there.
+    Waiting,
     /// It drops the frame.
     Dropped,
     /// It names the frame and does nothing else.
@@ -240,6 +242,7 @@ impl<'a> Lists<'a> {
                 Outcome::Origin => ORIGIN,
                 Outcome::TooLong => TOO_LONG,
                 Outcome::Misfit => MISFIT,
+                Outcome::Waiting => WAITING,
                 Outcome::Dropped => DROP,
                 Outcome::Passed | Outcome::Watched => PASS,
             };

@@ -63,6 +63,8 @@ pub struct Input {
     pub to_peer: bool,
     /// The target's MTU is too small for its frames.
     pub misfit: bool,
+    /// The target is not there.
+    pub waiting: bool,
     /// The target's own rules keep what they forward from its local sockets.
     pub target_exclusive: bool,
     /// Its copies keep the receive time stamp (`-t`).
@@ -102,6 +104,7 @@ impl Input {
             limit: 0,
             to_peer: false,
             misfit: false,
+            waiting: false,
             target_exclusive: false,
             keep_stamp: false,
             edit: None,

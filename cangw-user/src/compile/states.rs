@@ -78,6 +78,8 @@ pub(super) fn outcome(rule: &Input, state: State, max_hops: u8) -> Outcome {
             Stay::Pass => Outcome::Passed,
             Stay::Watch => Outcome::Watched,
         }
+    } else if rule.waiting {
+        Outcome::Waiting
     } else if state.hops >= max_hops {
         Outcome::HopLimit
     } else if !rule.iif_tx_ok && (rule.target == state.origin || rule.to_peer) {

@@ -57,6 +57,7 @@ impl Gateway {
         let jobs = self.jobs(state, links, all)?;
         if state.needs_programs() && !bpf::is_loaded(&self.pins) {
             bpf::load(&self.pins, state.settings.log)?;
+            state.programs = bpf::build();
         }
         if bpf::is_loaded(&self.pins) {
             let mut maps = Maps::open(&self.pins)?;
@@ -149,7 +150,11 @@ impl Gateway {
             }
             let exclusive = known.is_some_and(|i| i.exclusive);
             let asked = known.map_or(Engine::Auto, |i| i.engine);
-            let rules = compile::relevant(link.index, &all_rules, &states);
+            let mut rules = compile::relevant(link.index, &all_rules, &states);
+            if asked == Engine::Xdp {
+                // It cannot count these, and is not to end because an interface vanished.
+                rules.retain(|rule| !rule.waiting);
+            }
             let echo_target = echo_targets.contains(&link.index);
             let interface = inputs::interface(state, link);
             let fingerprint = fingerprint(&interface, echo_target, asked, &rules, &states);

@@ -49,13 +49,19 @@ pub(super) fn is_guarded(entry: &Entry) -> bool {
     entry.rule.options.limits.is_guarded()
 }
 
-/// The rules in force, newest first.
+/// The rules whose source is there, newest first.
 pub(super) fn inputs(state: &State, links: &[Link]) -> Vec<Input> {
     let link = |index: u32| links.iter().find(|l| l.index == index);
     let rules = state.rules.iter().filter_map(|e| {
         let source = link(e.source)?;
         match &e.rule.action {
-            Action::Forward { .. } => Some(forwarding(state, e, source, link(e.target)?)),
+            Action::Forward { .. } => Some(match link(e.target) {
+                Some(target) => forwarding(state, e, source, target),
+                None => Input {
+                    waiting: true,
+                    ..input(e, 0)
+                },
+            }),
             Action::Stay { action } => Some(Input {
                 stay: Some(*action),
                 ..input(e, 0)

@@ -10,7 +10,7 @@ mod report;
 mod verdict;
 mod watched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cangw_common::abi::MAX_RULES;
@@ -19,6 +19,7 @@ use cangw_common::rule::Filter;
 
 use crate::error::{Error, Result};
 use crate::kernel::bpf;
+use crate::kernel::filter::Qdisc;
 use crate::kernel::link::{self, Link};
 use crate::kernel::maps;
 use crate::kernel::netlink::Netlink;
@@ -144,6 +145,7 @@ impl Gateway {
         &mut self,
         topology: &str,
         rules: &[Rule],
+        absent: Absent,
         change: impl FnOnce(&mut State),
     ) -> Result<()> {
         let links = link::list(&self.netlink)?;
@@ -166,7 +168,10 @@ impl Gateway {
                 next = at + 1;
                 continue;
             }
-            let ends = self.check(&links, rule)?;
+            let ends = match self.check(&links, rule) {
+                Err(Error::NoInterface { .. }) if absent == Absent::Waited => (0, 0),
+                ends => ends?,
+            };
             let slot = slots.next().ok_or(Error::TooManyRules { max: MAX_RULES })?;
             new_slots.push(slot);
             let mut entry = Entry::new(rule, slot, ends);
@@ -247,6 +252,45 @@ impl Gateway {
     pub fn sync(&mut self) -> Result<()> {
         let links = link::list(&self.netlink)?;
         self.commit(self.state.clone(), &links)
+    }
+
+    /// Makes everything in the kernel as it is to be: programs of another build of cangw are replaced by this one's, each in one step; interfaces
+    /// that came back get their rules, and those that somebody took cangw's qdisc from get it again. Whether programs were replaced.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn keep(&mut self) -> Result<bool> {
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        let loaded = bpf::is_loaded(&self.pins);
+        let replaces = loaded && state.programs != bpf::build();
+        if replaces {
+            bpf::load(&self.pins, state.settings.log)?;
+            state.programs = bpf::build();
+        }
+        let mut bare = BTreeSet::new();
+        for &ifindex in &state.qdiscs {
+            if links.iter().any(|l| l.index == ifindex)
+                && Qdisc::of(&self.netlink, ifindex)?.is_none()
+            {
+                bare.insert(ifindex);
+            }
+        }
+        // What is attached where is to be looked at anew.
+        self.state.dirty |= replaces || !bare.is_empty();
+        state.qdiscs = &state.qdiscs - &bare;
+        self.commit(state, &links)?;
+        Ok(replaces)
+    }
+
+    /// How many rules there are, and how many of them wait for an interface.
+    #[must_use]
+    pub fn rule_counts(&self) -> (usize, usize) {
+        let waits = |e: &&Entry| e.source == 0 || e.target == 0 && e.rule.target().is_some();
+        (
+            self.state.rules.len(),
+            self.state.rules.iter().filter(waits).count(),
+        )
     }
 
     /// The settings.
@@ -395,6 +439,15 @@ impl Gateway {
             .is_err();
         let _ = old.write(&self.pins);
     }
+}
+
+/// What is to be done about routes whose interfaces are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Refuse them.
+    Refused,
+    /// Let them wait.
+    Waited,
 }
 
 /// What is to change in how an interface's frames are handled.

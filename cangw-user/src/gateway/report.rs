@@ -39,6 +39,8 @@ pub struct RuleReport {
     pub dropped_refused: u64,
     /// Of `dropped`: the target's MTU is too small.
     pub dropped_mtu: u64,
+    /// Of `dropped`: the target was not there.
+    pub dropped_waiting: u64,
     /// Frames that came from the target itself (no `-i`); can-gw does not count these.
     pub skipped_origin: u64,
     /// Of `dropped`: the rule drops frames.
@@ -180,6 +182,7 @@ impl Gateway {
                 handled: fanned_out + counters.sent.saturating_sub(dropped_refused),
                 dropped: dropped_refused
                     + counters.mtu
+                    + counters.waiting
                     + counters.by_rule
                     + guard.over_rate
                     + guard.drop.count,
@@ -188,6 +191,7 @@ impl Gateway {
                 deleted_too_long: counters.too_long,
                 dropped_refused,
                 dropped_mtu: counters.mtu,
+                dropped_waiting: counters.waiting,
                 skipped_origin: counters.origin,
                 dropped_by_rule: counters.by_rule,
                 dropped_over_rate: guard.over_rate,

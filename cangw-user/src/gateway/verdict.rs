@@ -63,6 +63,8 @@ pub enum Does {
     TooLong,
     /// Nothing: the target's MTU is too small.
     Mtu,
+    /// Nothing: the target is not there.
+    Waiting,
 }
 
 impl Gateway {
@@ -145,6 +147,7 @@ impl View<'_> {
             Outcome::Origin => Does::Origin,
             Outcome::TooLong => Does::TooLong,
             Outcome::Misfit => Does::Mtu,
+            Outcome::Waiting => Does::Waiting,
             Outcome::Dropped => Does::Drop,
             Outcome::Passed => Does::Pass,
             Outcome::Watched => Does::Watch,

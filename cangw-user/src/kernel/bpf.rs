@@ -1,6 +1,7 @@
 //! The programs, pinned and attached.
 
 use std::fs;
+use std::hash::BuildHasher as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use aya::maps::ProgramArray;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TracePoint, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use foldhash::quality::FixedState;
 
 use super::btf::Btf;
 use super::listeners::{self, Known};
@@ -58,6 +60,12 @@ const REDIRECT_ERR_LINK: &str = "link_redirect_err";
 /// An error of aya, with what was tried.
 pub(super) fn failed<E: std::error::Error>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
     move |e| Error::bpf(what, &e)
+}
+
+/// A number that tells the programs of this build from those of others.
+#[must_use]
+pub fn build() -> u64 {
+    FixedState::default().hash_one(OBJECT)
 }
 
 /// Loads the programs and pins them with their maps; maps that are pinned already are kept. The program for frames behind a prefix is

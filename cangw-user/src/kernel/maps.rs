@@ -62,6 +62,7 @@ fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
         origin: sum.origin + value.origin,
         too_long: sum.too_long + value.too_long,
         by_rule: sum.by_rule + value.by_rule,
+        waiting: sum.waiting + value.waiting,
     }
 }
 

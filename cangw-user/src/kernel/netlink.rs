@@ -3,6 +3,9 @@
 use futures::StreamExt as _;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
 
@@ -91,4 +94,35 @@ impl Netlink {
             Ok(out)
         })
     }
+}
+
+/// `RTNLGRP_LINK` (linux/rtnetlink.h): interfaces.
+const LINKS: u32 = 1;
+/// `RTNLGRP_TC`: qdiscs and filters.
+const FILTERS: u32 = 4;
+
+/// A socket that hears of changed interfaces, qdiscs and filters in the current network namespace.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn subscribe() -> Result<Socket> {
+    let subscribe = || {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        socket.add_membership(LINKS)?;
+        socket.add_membership(FILTERS)?;
+        Ok(socket)
+    };
+    subscribe().map_err(|e| Error::io("watch the interfaces", e))
+}
+
+/// Lets the runtime that this is called from wait for messages.
+///
+/// # Errors
+/// When it has no place for the socket.
+pub fn register(socket: Socket) -> Result<AsyncFd<Socket>> {
+    // SAFETY: the socket owns its descriptor, and nobody takes or closes it while it is there.
+    unsafe { AsyncFd::register(socket) }
+        .map_err(|e| Error::io("watch the interfaces", e.into_parts().1))
 }

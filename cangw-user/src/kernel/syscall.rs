@@ -274,6 +274,13 @@ fn mount(from: &Path, to: &Path, flags: libc::c_ulong) -> io::Result<()> {
     answer(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), null(), flags, null()) })
 }
 
+/// Sets the permissions that new files of this process do not get; those from before.
+#[must_use]
+pub fn set_umask(mask: u32) -> u32 {
+    // SAFETY: takes a number only, and cannot fail.
+    unsafe { libc::umask(mask) }
+}
+
 /// Undoes [`bind_mount`].
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
 use super::{Topology, is_name};
 use crate::error::{Error, Result};
-use crate::gateway::{Gateway, InterfaceChange};
+use crate::gateway::{Absent, Gateway, InterfaceChange};
 use crate::kernel::can;
 use crate::kernel::filter::flood;
 use crate::kernel::hub::Hub;
@@ -43,7 +43,7 @@ struct BusPort {
     other_end: Option<u32>,
 }
 
-fn buses_path(topology: &str) -> PathBuf {
+pub(crate) fn buses_path(topology: &str) -> PathBuf {
     Path::new(NAMED).join(topology)
 }
 
@@ -172,7 +172,19 @@ impl Host {
     /// # Errors
     /// The step that failed, and why.
     pub fn up(&self, topology: &Topology, told: &mut Told<'_>) -> Result<()> {
-        self.make(&topology.name, &topology.shape(), told)
+        self.make(&topology.name, &topology.shape(), Absent::Refused, told)
+    }
+
+    /// Makes of a topology what can be: real devices that are not there are left out, and their routes wait.
+    ///
+    /// # Errors
+    /// As [`Self::up`].
+    pub fn keep(&self, topology: &Topology, told: &mut Told<'_>) -> Result<()> {
+        let mut wanted = topology.shape();
+        let devices = can::list(&Netlink::open()?)?;
+        let is_there = |name: &String| devices.iter().any(|(device, _)| device == name);
+        wanted.devices.retain(|name, _| is_there(name));
+        self.make(&topology.name, &wanted, Absent::Waited, told)
     }
 
     /// Takes a topology down.
@@ -180,10 +192,16 @@ impl Host {
     /// # Errors
     /// The step that failed, and why.
     pub fn down(&self, topology: &str, told: &mut Told<'_>) -> Result<()> {
-        self.make(topology, &Shape::default(), told)
+        self.make(topology, &Shape::default(), Absent::Refused, told)
     }
 
-    fn make(&self, topology: &str, wanted: &Shape, told: &mut Told<'_>) -> Result<()> {
+    fn make(
+        &self,
+        topology: &str,
+        wanted: &Shape,
+        absent: Absent,
+        told: &mut Told<'_>,
+    ) -> Result<()> {
         let mut before = self.shape(topology)?;
         // An undo is not to touch what no step touches.
         before
@@ -191,7 +209,7 @@ impl Host {
             .retain(|name, _| wanted.devices.contains_key(name));
         let mut take = |step: &Step, wanted: &Shape| {
             told(step);
-            self.take(topology, step, wanted, told)
+            self.take(topology, step, (wanted, absent), told)
         };
         for step in plan(wanted, &before) {
             let Err(error) = take(&step, wanted) else {
@@ -217,7 +235,13 @@ impl Host {
         Ok(())
     }
 
-    fn take(&self, topology: &str, step: &Step, wanted: &Shape, told: &mut Told<'_>) -> Result<()> {
+    fn take(
+        &self,
+        topology: &str,
+        step: &Step,
+        wanted: (&Shape, Absent),
+        told: &mut Told<'_>,
+    ) -> Result<()> {
         let buses = || NetNs::open(&buses_path(topology));
         match step {
             Step::AddTopology => NetNs::create(&buses_path(topology)).map(drop),
@@ -379,7 +403,11 @@ fn remove_ports(which: impl Fn(&str, &BusPort) -> bool) -> Result<()> {
 }
 
 /// Makes the routes so, and how the frames of the topology's interfaces are handled.
-fn set_routes(topology: &str, wanted: &Shape, told: &mut Told<'_>) -> Result<()> {
+fn set_routes(
+    topology: &str,
+    (wanted, absent): (&Shape, Absent),
+    told: &mut Told<'_>,
+) -> Result<()> {
     let mut gateway = Gateway::open()?;
     let (_, before) = gateway.routes(topology);
     let change = |state: &mut State| {
@@ -398,7 +426,7 @@ fn set_routes(topology: &str, wanted: &Shape, told: &mut Told<'_>) -> Result<()>
             }
         }
     };
-    gateway.route(topology, &wanted.routes, change)?;
+    gateway.route(topology, &wanted.routes, absent, change)?;
     gateway.notes().iter().for_each(|note| told(note));
     Ok(())
 }

@@ -276,6 +276,7 @@ impl Host {
                 Outcome::HopLimit | Outcome::TooLong => *deleted += u64::from(step.times),
                 Outcome::Origin => {}
                 Outcome::Misfit => unreachable!("every interface here carries FD frames"),
+                Outcome::Waiting => unreachable!("all interfaces are there"),
                 Outcome::Dropped | Outcome::Passed | Outcome::Watched => {
                     unreachable!("can-gw has no such rules")
                 }

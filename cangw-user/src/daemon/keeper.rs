@@ -1,0 +1,207 @@
+//! What should be, and one pass over what is.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use tracing::info;
+
+use crate::error::{Error, Result};
+use crate::gateway::Gateway;
+use crate::kernel::netns::NetNs;
+use crate::topology::Topology;
+use crate::topology::host::{Host, buses_path};
+
+/// Where topologies are described.
+#[derive(Clone, Debug)]
+pub enum Sources {
+    /// All `*.toml` of a folder, in the order of their names; none when there is no such folder.
+    Folder(PathBuf),
+    /// These files.
+    Files(Vec<PathBuf>),
+}
+
+impl Sources {
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let folder = match self {
+            Self::Files(files) => return Ok(files.clone()),
+            Self::Folder(folder) => folder,
+        };
+        let failed = |e| Error::io(format!("read {}", folder.display()), e);
+        let entries = match fs::read_dir(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// All topologies, or none if one is wrong.
+    fn read(&self) -> Result<Vec<Topology>> {
+        let mut topologies: Vec<Topology> = Vec::new();
+        let mut from: Vec<PathBuf> = Vec::new();
+        for path in self.files()? {
+            let name = path.display().to_string();
+            let text =
+                fs::read_to_string(&path).map_err(|e| Error::io(format!("read {name}"), e))?;
+            let topology = Topology::parse(&name, &text)?;
+            if let Some(at) = topologies.iter().position(|t| t.name == topology.name) {
+                return Err(Error::TwiceTopology {
+                    name: topology.name,
+                    files: [from[at].display().to_string(), name],
+                });
+            }
+            topologies.push(topology);
+            from.push(path);
+        }
+        Ok(topologies)
+    }
+}
+
+/// What came of a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The topologies that are to be up.
+    pub topologies: Vec<String>,
+    /// The rules of the gateway, routes of topologies among them.
+    pub rules: usize,
+    /// Of these: they wait for an interface.
+    pub waiting: usize,
+    /// What could not be done.
+    pub errors: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (topologies, rules) = (self.topologies.len(), self.rules);
+        write!(f, "topologies: {topologies}, rules: {rules}")?;
+        if self.waiting != 0 {
+            write!(f, ", waiting: {}", self.waiting)?;
+        }
+        match self.errors.first() {
+            Some(error) => write!(f, "; {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The topologies that are kept, and the gateway of this network namespace.
+pub struct Keeper {
+    sources: Sources,
+    topologies: Vec<Topology>,
+    /// Names of topologies that are not described any more.
+    gone: BTreeSet<String>,
+}
+
+impl Keeper {
+    /// Reads all topologies.
+    ///
+    /// # Errors
+    /// The first file that is wrong, and where.
+    pub fn load(sources: Sources) -> Result<Self> {
+        Ok(Self {
+            topologies: sources.read()?,
+            sources,
+            gone: BTreeSet::new(),
+        })
+    }
+
+    /// Reads them again. Those that are gone will be taken down.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; then nothing changes.
+    pub fn reload(&mut self) -> Result<()> {
+        let topologies = self.sources.read()?;
+        let before = std::mem::replace(&mut self.topologies, topologies);
+        self.gone.extend(before.into_iter().map(|t| t.name));
+        let topologies = &self.topologies;
+        self.gone
+            .retain(|name| topologies.iter().all(|t| t.name != *name));
+        Ok(())
+    }
+
+    /// The namespaces whose interfaces matter, as far as they are there.
+    pub fn namespaces(&self) -> Vec<NetNs> {
+        let buses = self.topologies.iter().map(|t| buses_path(&t.name));
+        let buses = buses.filter_map(|path| NetNs::open(&path).ok());
+        NetNs::current().into_iter().chain(buses).collect()
+    }
+
+    /// Makes everything as it should be, as far as possible.
+    pub fn keep(&mut self) -> Outcome {
+        let mut outcome = Outcome {
+            topologies: self.topologies.iter().map(|t| t.name.clone()).collect(),
+            ..Outcome::default()
+        };
+        if let Err(e) = self.keep_topologies(&mut outcome) {
+            outcome.errors.push(e.to_string());
+        }
+        match keep_rules() {
+            Ok((rules, waiting)) => (outcome.rules, outcome.waiting) = (rules, waiting),
+            Err(e) => outcome.errors.push(e.to_string()),
+        }
+        outcome
+    }
+
+    fn keep_topologies(&mut self, outcome: &mut Outcome) -> Result<()> {
+        if self.topologies.is_empty() && self.gone.is_empty() {
+            return Ok(());
+        }
+        let host = Host::open()?;
+        let errors = &mut outcome.errors;
+        self.gone.retain(|name| {
+            let down = host.down(name, &mut |step| info!("{name}: {step}"));
+            errors.extend(down.as_ref().err().map(|e| format!("{name}: {e}")));
+            down.is_err()
+        });
+        for topology in &self.topologies {
+            let name = &topology.name;
+            let kept = host.keep(topology, &mut |step| info!("{name}: {step}"));
+            errors.extend(kept.err().map(|e| format!("{name}: {e}")));
+        }
+        Ok(())
+    }
+
+    /// Takes all topologies and rules away.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn teardown(&mut self) -> Result<()> {
+        self.gone
+            .extend(self.topologies.drain(..).map(|topology| topology.name));
+        if !self.gone.is_empty() {
+            let host = Host::open()?;
+            for name in &self.gone {
+                host.down(name, &mut |step| info!("{name}: {step}"))?;
+            }
+        }
+        if Gateway::look()?.is_some() {
+            Gateway::open()?.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the rules of this network namespace; how many there are, and how many of them wait.
+fn keep_rules() -> Result<(usize, usize)> {
+    if Gateway::look()?.is_none() {
+        return Ok((0, 0));
+    }
+    let mut gateway = Gateway::open()?;
+    if gateway.keep()? {
+        info!("replaced the programs by those of this version");
+    }
+    gateway.notes().iter().for_each(|note| info!("{note}"));
+    Ok(gateway.rule_counts())
+}

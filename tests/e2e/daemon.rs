@@ -1,0 +1,397 @@
+//! `cangwd`: what it keeps true, and what it leaves alone.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cangw::kernel::pins::Pins;
+use cangw::state::State;
+use cangw_tests::daemon::Daemon;
+use cangw_tests::frame::Frame;
+use cangw_tests::keeper::Keeper;
+use cangw_tests::lab::{Lab, Link};
+use cangw_tests::namespace::Namespace;
+use cangw_tests::socket::CanSocket;
+use cangw_tests::tool::{Cangw, json};
+use serde_json::{Value, json};
+
+use crate::flood::{beside, flood_through};
+use crate::topologies::{TWO_BUSES, call, traces};
+
+/// Much longer than anything takes that works.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The route of [`TWO_BUSES`] for the frames of a flood.
+const WITH_ROUTE: (&str, &str) = ("\"0C8\"", "\"123\"");
+
+/// A file that a daemon reads.
+struct File(PathBuf);
+
+impl File {
+    fn new(text: &str) -> Self {
+        let name = format!("cangw-daemon-{}.toml", std::process::id());
+        let file = Self(std::env::temp_dir().join(name));
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.0, text).expect("a file can be written");
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a text")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The topology `car` goes down when the test ends in whichever way.
+struct Down<'a>(&'a Namespace);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        let _ = Cangw::Ours.run(self.0, "down car");
+    }
+}
+
+/// Waits until something holds, and says how long that took.
+fn until(what: &str, daemon: &Daemon, mut holds: impl FnMut() -> bool) -> Duration {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "{what}\n{}", daemon.log());
+        thread::sleep(Duration::from_millis(5));
+    }
+    begin.elapsed()
+}
+
+/// Whether everything is as in the file.
+fn is_up(gateway: &Namespace, text: &str) -> bool {
+    let answer = call(gateway, "diff", text);
+    answer.code == 0 && answer.stdout.is_empty()
+}
+
+#[test]
+fn it_makes_a_topology_and_leaves_it() {
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let before = traces(&gateway);
+    let file = File::new(TWO_BUSES);
+    let daemon = Daemon::start(&gateway, &[file.path()]);
+    assert!(is_up(&gateway, TWO_BUSES), "{}", daemon.log());
+    let log = daemon.stop();
+    assert!(log.contains("+ ECU engine"), "{log}");
+    assert!(is_up(&gateway, TWO_BUSES));
+
+    // The next one goes on with it.
+    let daemon = Daemon::start(&gateway, &[file.path(), "--teardown"]);
+    assert!(!daemon.log().contains("car: "), "{}", daemon.log());
+    daemon.stop();
+    assert_eq!(traces(&gateway), before);
+}
+
+#[test]
+fn a_new_file_is_taken_up_whole_or_not_at_all() {
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let file = File::new(TWO_BUSES);
+    let mut daemon = Daemon::start(&gateway, &[file.path()]);
+
+    file.write(&TWO_BUSES.replace("[bus.body]", "[bus.bodi]"));
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_for("READY=1");
+    let log = daemon.log();
+    assert!(
+        log.contains(&format!("{}, line ", file.path())) && log.contains("body"),
+        "{log}"
+    );
+    assert!(is_up(&gateway, TWO_BUSES));
+
+    let more = TWO_BUSES.to_owned() + "[ecu.more]\ninterfaces = { can0 = \"body\" }\n";
+    file.write(&more);
+    daemon.signal(libc::SIGHUP);
+    until("the new ECU is there", &daemon, || is_up(&gateway, &more));
+
+    // A topology under another name: the old one goes.
+    let other = TWO_BUSES.replace("\"car\"", "\"truck\"");
+    file.write(&other);
+    daemon.signal(libc::SIGHUP);
+    until("the other topology is up", &daemon, || {
+        is_up(&gateway, &other) && !Path::new("/run/netns/car").exists()
+    });
+    drop(daemon);
+    Cangw::Ours.must(&gateway, "down truck");
+
+    file.write("version = 1\n");
+    let mut daemon = Daemon::spawn(&gateway, &[file.path()]);
+    assert!(!daemon.wait().success());
+    assert!(daemon.log().contains(file.path()), "{}", daemon.log());
+}
+
+#[test]
+fn what_vanishes_of_a_topology_comes_back() {
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let file = File::new(TWO_BUSES);
+    let daemon = Daemon::start(&gateway, &[file.path()]);
+    let engine = Namespace::of_others("car.engine");
+    let remove = |what: &str| match what {
+        "the interface of an ECU" => engine.ip("link del can0"),
+        "an ECU" => gateway.ip("netns del car.brakes"),
+        _ => gateway.ip("link del body"),
+    };
+    for what in [
+        "the interface of an ECU",
+        "an ECU",
+        "the gateway's interface",
+    ] {
+        remove(what);
+        let time = until(what, &daemon, || is_up(&gateway, TWO_BUSES));
+        println!("{what} is back after {time:?}");
+    }
+    let sender = CanSocket::open(&engine, "can0");
+    let receiver = CanSocket::open(&Namespace::of_others("car.dashboard"), "can0");
+    let frame = Frame::classic(0x0C8, &[1]);
+    sender.send(&frame);
+    assert_eq!(receiver.receive(), frame);
+}
+
+/// A frame that is sent again and again until it comes out at the far end; how long that took.
+fn until_forwarded(daemon: &Daemon, sender: &CanSocket, receiver: &CanSocket) -> Duration {
+    let frame = Frame::classic(0x123, &[7]);
+    until("a frame is forwarded", daemon, || {
+        sender.send(&frame);
+        receiver.receive_within(Duration::from_millis(20)) == Some(frame.clone())
+    })
+}
+
+#[test]
+fn a_route_waits_for_its_interface_and_counts_meanwhile() {
+    let lab = Lab::new("daemon", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    let namespace = &lab.namespace;
+    Cangw::Ours.must(namespace, "-A -s x0 -d x1 -f 123:7FF");
+    let daemon = Daemon::start(namespace, &[]);
+    let sender = CanSocket::open(namespace, "x0p");
+    namespace.ip("link del x1");
+    let rule = || Cangw::Ours.run(namespace, "stats --json").stdout;
+    let rule = || -> Value {
+        let report: Value = serde_json::from_str(&rule()).expect("JSON");
+        report["rules"][0].clone()
+    };
+    until("the rule waits", &daemon, || rule()["waiting_for"] == "x1");
+    let before = rule();
+    for _ in 0..10 {
+        sender.send(&Frame::classic(0x123, &[1]));
+    }
+    let after = rule();
+    let count = |rule: &Value, name: &str| rule[name].as_u64().expect("a count");
+    assert_eq!(
+        count(&after, "dropped_waiting"),
+        count(&before, "dropped_waiting") + 10,
+        "{after:#}"
+    );
+    assert_eq!(count(&after, "handled"), count(&before, "handled"));
+
+    namespace
+        .ip("link add x1 type vxcan peer name x1p\nlink set x1 mtu 72 up\nlink set x1p mtu 72 up");
+    let receiver = CanSocket::open(namespace, "x1p");
+    let time = until_forwarded(&daemon, &sender, &receiver);
+    println!("the route is in force again after {time:?}");
+    assert_eq!(rule()["waiting_for"], Value::Null);
+}
+
+#[test]
+fn a_device_may_come_later() {
+    const TOPOLOGY: &str = "version = 1\nname = \"car\"\n\
+        [bus.left]\n[bus.right]\ndevice = \"late\"\n\
+        [ecu.engine]\ninterfaces = { can0 = \"left\" }\n\
+        [[route]]\nfrom = \"left\"\nto = \"right\"\n";
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let file = File::new(TOPOLOGY);
+    // A person is told.
+    let answer = call(&gateway, "up", TOPOLOGY);
+    assert_ne!(answer.code, 0, "{answer:?}");
+    assert!(answer.stderr.contains("late"), "{answer:?}");
+    let daemon = Daemon::start(&gateway, &[file.path()]);
+    assert!(
+        daemon.log().contains("1 of 1 rules wait"),
+        "{}",
+        daemon.log()
+    );
+    gateway.ip("link add late type vxcan peer name far\nlink set far up");
+    let sender = CanSocket::open(&Namespace::of_others("car.engine"), "can0");
+    let receiver = CanSocket::open(&gateway, "far");
+    until_forwarded(&daemon, &sender, &receiver);
+}
+
+#[test]
+fn a_qdisc_that_somebody_deletes_comes_back() {
+    let lab = Lab::new("daemon", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    let namespace = &lab.namespace;
+    Cangw::Ours.must(namespace, "-A -s x0 -d x1 -f 123:7FF");
+    let daemon = Daemon::start(namespace, &[]);
+    let _ = namespace.output("tc", &["qdisc", "del", "dev", "x0", "ingress"]);
+    let sender = CanSocket::open(namespace, "x0p");
+    let receiver = CanSocket::open(namespace, "x1p");
+    until_forwarded(&daemon, &sender, &receiver);
+}
+
+/// Reloads, kills and other interfaces, and each frame arrives once, in order.
+#[test]
+fn a_route_loses_no_frame_whatever_becomes_of_the_daemon() {
+    const RELOADS: usize = 100;
+    const KILLS: usize = 20;
+    let _keeper = Keeper::begin();
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let with_route = TWO_BUSES.replace(WITH_ROUTE.0, WITH_ROUTE.1);
+    let other = with_route.replace("rate = \"10/s\"", "rate = \"20/s\"");
+    let file = File::new(&with_route);
+    let start = || Daemon::start(&gateway, &[file.path()]);
+    let mut daemon = start();
+    let engine = CanSocket::open(&Namespace::of_others("car.engine"), "can0").deaf();
+    let dashboard = CanSocket::open(&Namespace::of_others("car.dashboard"), "can0");
+    let disturb = || {
+        for round in 0..KILLS {
+            for reload in 0..RELOADS / KILLS {
+                file.write(if reload % 2 == 0 { &other } else { &with_route });
+                daemon.signal(libc::SIGHUP);
+                daemon.wait_for("READY=1");
+            }
+            gateway.ip("link add unrelated type vcan\nlink set unrelated up");
+            // Anywhere in what follows from that.
+            thread::sleep(Duration::from_millis(7 * round as u64));
+            // SIGKILL, and nothing is cleaned up.
+            daemon = start();
+            gateway.ip("link del unrelated");
+        }
+    };
+    let begin = Instant::now();
+    let sent = beside(disturb, |done| {
+        flood_through(&gateway, (&engine, &dashboard), done)
+    });
+    println!("{sent} frames in {:?}", begin.elapsed());
+    let status = json(&gateway, "status --json");
+    assert_eq!(status[0]["routes"][0]["handled"], sent, "{status:#}");
+    assert_eq!(status[0]["routes"][0]["dropped"], 0, "{status:#}");
+}
+
+/// Programs of another build are replaced beside a flood.
+#[test]
+fn an_upgrade_replaces_the_programs() {
+    let _keeper = Keeper::begin();
+    let lab = Lab::new("daemon", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    let namespace = &lab.namespace;
+    Cangw::Ours.must(namespace, "-A -s x0 -d x1 -f 123:7FF");
+    let change = |state: fn(&mut State)| {
+        namespace.enter(|| {
+            let pins = Pins::open(true).expect("pins").expect("bpffs");
+            let mut old = State::read(&pins).expect("a state");
+            state(&mut old);
+            old.write(&pins).expect("a state can be written");
+            old.programs
+        })
+    };
+    let ours = change(|_| {});
+    let sender = CanSocket::open(namespace, "x0p").deaf();
+    let receiver = CanSocket::open(namespace, "x1p");
+    let upgrade = || {
+        for _ in 0..3 {
+            change(|state| state.programs ^= 1);
+            let log = Daemon::start(namespace, &[]).stop();
+            assert!(log.contains("replaced the programs"), "{log}");
+        }
+    };
+    let sent = beside(upgrade, |done| {
+        flood_through(namespace, (&sender, &receiver), done)
+    });
+    assert_eq!(change(|_| {}), ours);
+    let rules = Cangw::Ours.list(namespace);
+    assert_eq!((rules[0].handled, rules[0].dropped), (sent, 0));
+}
+
+#[test]
+fn the_control_socket_answers_everybody_who_may_ask() {
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let file = File::new(TWO_BUSES);
+    let socket = file.0.with_extension("sock");
+    let path = socket.to_str().expect("a text");
+    let daemon = Daemon::start(&gateway, &[file.path(), "--socket", path]);
+    let mode = fs::metadata(&socket).expect("a socket").permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    let connect = || {
+        let client = UnixStream::connect(&socket).expect("the daemon takes clients");
+        client
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a socket can wait");
+        client
+    };
+    let ask = |request: &str| -> Value {
+        let mut client = connect();
+        client
+            .write_all(format!("{request}\n").as_bytes())
+            .expect("a request");
+        let mut line = String::new();
+        BufReader::new(client)
+            .read_line(&mut line)
+            .expect("an answer");
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"))
+    };
+    let status = ask(r#"{"id": "status"}"#);
+    assert_eq!(status["data"]["topologies"], json!(["car"]), "{status}");
+    assert_eq!(status["data"]["rules"], 3, "{status}");
+    for (request, part) in [
+        ("", "not a request"),
+        ("{", "not a request"),
+        ("[]", "not a request"),
+        (r#"{"id": "status", "x": 1}"#, "unknown field `x`"),
+        (r#"{"id": "fly"}"#, "no method fly"),
+        (r#"{"id": "status", "data": {"x": 1}}"#, "status takes no x"),
+    ] {
+        let answer = ask(request);
+        assert_eq!(answer["success"], false, "{request}: {answer}");
+        let error = answer["error"].as_str().expect("a text");
+        assert!(error.contains(part), "{request}: {answer}");
+    }
+    file.write("version = 2\n");
+    let refused = ask(r#"{"id": "reload"}"#);
+    let error = refused["error"].as_str().expect("a text");
+    assert!(error.contains(file.path()), "{refused}");
+    file.write(TWO_BUSES);
+    assert_eq!(ask(r#"{"id": "reload"}"#)["success"], true);
+
+    // Too much at once.
+    let mut client = connect();
+    let _ = client.write_all(&[b'x'; 100 * 1024]);
+    let mut answer = String::new();
+    let _ = client.read_to_string(&mut answer);
+    assert!(
+        answer.is_empty() || answer.contains("at most 65536 bytes"),
+        "{answer}"
+    );
+    // One that says nothing, and too many of them: the others are served again when these are gone.
+    let silent: Vec<_> = (0..80).map(|_| connect()).collect();
+    drop(silent);
+    let mut served = || {
+        let mut client = connect();
+        let mut line = String::new();
+        client.write_all(b"{\"id\": \"version\"}\n").is_ok()
+            && BufReader::new(client).read_line(&mut line).is_ok()
+            && line.contains("true")
+    };
+    until("a client is served", &daemon, &mut served);
+    assert!(is_up(&gateway, TWO_BUSES));
+    drop(daemon);
+    let _ = fs::remove_file(&socket);
+}

@@ -1,0 +1,158 @@
+//! A `cangwd` of a test.
+
+use std::fs::File;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use std::{fs, io};
+
+use crate::namespace::Namespace;
+use crate::sys;
+use crate::tool::{Cangw, in_memory, path_of};
+
+/// After this time, what has not happened never will.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A `cangwd` that runs, as its service manager sees it. It is killed with this.
+pub struct Daemon {
+    child: Child,
+    manager: UnixDatagram,
+    /// Its files: the manager's socket, and its log.
+    folder: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it in a namespace and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it ends instead, with what it logged.
+    #[must_use]
+    pub fn start(namespace: &Namespace, arguments: &[&str]) -> Self {
+        let mut daemon = Self::spawn(namespace, arguments);
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    #[must_use]
+    pub fn spawn(namespace: &Namespace, arguments: &[&str]) -> Self {
+        static COPY: LazyLock<File> =
+            LazyLock::new(|| in_memory(&Cangw::Ours.path().with_file_name("cangwd")));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("cangwd-test-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder can be made");
+        let socket = folder.join("notify");
+        let manager = UnixDatagram::bind(&socket).expect("a socket can be made");
+        manager
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .expect("a socket can wait");
+        let log = File::create(folder.join("log")).expect("a file can be made");
+        let mut command = namespace.command(path_of(&COPY));
+        // Should this process be killed.
+        sys::limit_time(&mut command, 900);
+        let child = command
+            .args(arguments)
+            .env("NOTIFY_SOCKET", &socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("cangwd runs");
+        Self {
+            child,
+            manager,
+            folder,
+        }
+    }
+
+    /// Waits for a line that it tells its service manager.
+    ///
+    /// # Panics
+    /// When it ends before, or says nothing of the kind for a long time.
+    pub fn wait_for(&mut self, line: &str) {
+        let begin = std::time::Instant::now();
+        let mut buffer = [0; 4096];
+        loop {
+            match self.manager.recv(&mut buffer) {
+                Ok(len) => {
+                    let text = String::from_utf8_lossy(&buffer[..len]);
+                    if text.lines().any(|found| found == line) {
+                        return;
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => panic!("the socket of the service manager: {e}"),
+            }
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                panic!("cangwd ended with {status}:\n{}", self.log());
+            }
+            assert!(begin.elapsed() < PATIENCE, "no {line}:\n{}", self.log());
+        }
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn signal(&self, signal: i32) {
+        sys::signal(self.child.id(), signal).expect("cangwd can be told");
+    }
+
+    /// Lets it end by SIGTERM.
+    ///
+    /// # Panics
+    /// When it fails, or does not end.
+    pub fn stop(mut self) -> String {
+        self.signal(libc::SIGTERM);
+        let status = self.wait();
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.log()
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait(&mut self) -> ExitStatus {
+        let begin = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                return status;
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "it does not end:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// A path for a file of the test.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
