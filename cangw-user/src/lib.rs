@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod limits;
 pub mod modify;
 pub mod options;
+pub mod reset;
 pub mod rule;
 pub mod state;
 pub mod topology;

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod diff;
+mod dist;
 mod fuzz;
 mod guest;
 mod initramfs;
@@ -36,6 +37,7 @@ enum Verb {
     Lint(lint::Options),
     Bench(bench::Options),
     Fuzz(fuzz::Options),
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Vm(options) => vm::run(&options),
         Verb::Lint(_) => lint::run().map(|()| 0),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Dist(_) => dist::run().map(|()| 0),
         Verb::Fuzz(options) => fuzz::run(&options).map(|()| 0),
     };
     match outcome {

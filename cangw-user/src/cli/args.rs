@@ -292,6 +292,16 @@ pub enum Command {
         /// The ECU, or TOPOLOGY.ECU
         ecu: String,
     },
+    /// Take everything of cangw off this host: topologies, the rules and settings of all network namespaces, and what namespaces that are gone left
+    Reset,
+    /// Print what a shell needs to complete command lines
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+        /// Those of cangwd
+        #[arg(long)]
+        daemon: bool,
+    },
     /// Write the man pages into a folder
     Man {
         /// The folder, which exists

@@ -6,10 +6,12 @@ use aya_log::EbpfLogger;
 use clap::CommandFactory as _;
 
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
+use super::daemon::Daemon;
 use super::{complete, export, import, output, probe, topology, verdict, watch};
 use crate::error::{Error, Result};
 use crate::file::Document;
 use crate::gateway::{Gateway, InterfaceChange};
+use crate::reset::reset;
 use crate::state::{Settings, State};
 
 pub(super) fn run(command: Command) -> Result<()> {
@@ -53,8 +55,24 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Status { json } => topology::status(json),
         Command::Exec { ecu, command } => topology::exec(&ecu, &command),
         Command::Shell { ecu } => topology::shell(&ecu),
-        Command::Man { folder } => clap_mangen::generate_to(Cli::command(), &folder)
-            .map_err(|e| Error::io(format!("write man pages into {}", folder.display()), e)),
+        Command::Reset => reset(&mut |step| eprintln!("{step}")),
+        Command::Completions { shell, daemon } => {
+            let mut command = if daemon {
+                Daemon::command()
+            } else {
+                Cli::command()
+            };
+            let name = command.get_name().to_owned();
+            clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { folder } => {
+            // Section 1 is for everybody's commands, 8 for those of administrators.
+            let daemon = clap_mangen::Man::new(Daemon::command()).section("8");
+            clap_mangen::generate_to(Cli::command(), &folder)
+                .and_then(|()| daemon.generate_to(&folder).map(drop))
+                .map_err(|e| Error::io(format!("write man pages into {}", folder.display()), e))
+        }
     }
 }
 

@@ -42,6 +42,30 @@ pub fn mounted() -> Result<()> {
     bpffs().map(drop)
 }
 
+/// Removes the folders of network namespaces, except those that somebody has locked. To be called when no namespace has rules: then those that are
+/// left are of namespaces that are gone. `told` is given each.
+///
+/// # Errors
+/// When bpffs is missing, or something cannot be removed.
+pub fn remove_orphans(told: &mut dyn FnMut(&Path)) -> Result<()> {
+    let all = bpffs()?.join("cangw");
+    let failed = |e| Error::io(format!("remove what is in {}", all.display()), e);
+    let entries = match fs::read_dir(&all) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
+    };
+    for entry in entries {
+        let folder = entry.map_err(failed)?.path();
+        let lock = File::open(&folder).map_err(failed)?;
+        if lock.try_lock().is_ok() {
+            told(&folder);
+            fs::remove_dir_all(&folder).map_err(failed)?;
+        }
+    }
+    let _ = fs::remove_dir(&all);
+    Ok(())
+}
+
 impl Pins {
     /// Opens the folder and waits for the lock. With `create` false, `None` when there is no folder.
     ///

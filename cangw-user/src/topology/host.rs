@@ -24,7 +24,7 @@ use crate::state::State;
 /// Names of the buses' ends of the gateway's ports begin so.
 const GATEWAY: &str = "gateway";
 /// Where `ip netns` looks for namespaces.
-const NAMED: &str = "/run/netns";
+pub(crate) const NAMED: &str = "/run/netns";
 
 /// The host, locked against others that change topologies.
 pub struct Host {
