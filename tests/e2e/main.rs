@@ -15,6 +15,7 @@ mod limits;
 mod listeners;
 mod log;
 mod many;
+mod package;
 mod signals;
 mod timestamps;
 mod topologies;

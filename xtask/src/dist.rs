@@ -127,18 +127,15 @@ fn documents(stage: &Path, cangw: &Path) -> Result<()> {
     }
     fs::remove_dir_all(&pages)?;
     let doc = stage.join("usr/share/doc/cangw");
-    for (from, to) in [
-        ("LICENSE", "copyright"),
-        ("README.md", "README.md"),
-        ("docs/topology.schema.json", "topology.schema.json"),
-    ] {
+    for (from, to) in [("LICENSE", "copyright"), ("README.md", "README.md")] {
         write(&doc.join(to), &read(&root().join(from))?)?;
     }
     compress(&root().join("CHANGELOG.md"), &doc)?;
     for folder in ["docs", "examples"] {
         for file in fs::read_dir(root().join(folder))? {
             let file = file?;
-            if file.file_type()?.is_file() {
+            // Not the raw numbers of measurements.
+            if file.file_type()?.is_file() && file.file_name() != "performance.json" {
                 write(
                     &doc.join(folder).join(file.file_name()),
                     &read(&file.path())?,
@@ -159,10 +156,10 @@ fn control(home: &Path, stage: &Path) -> Result<()> {
     let depends = capture(
         Command::new("dpkg-shlibdeps")
             .current_dir(home)
-            .args(["-O", "-pdepends"])
+            .arg("-O")
             .args(["usr/bin/cangw", "usr/sbin/cangwd"].map(|place| stage.join(place))),
     )?;
-    let Some(libraries) = depends.trim().strip_prefix("dependsshlibs:Depends=") else {
+    let Some(libraries) = depends.trim().strip_prefix("shlibs:Depends=") else {
         bail!("dpkg-shlibdeps said {depends:?}");
     };
     let text = format!(

@@ -14,7 +14,7 @@ use self::report::{Count, Report};
 use crate::guest::{self, Machine};
 use crate::kernel::{self, Kernel, Line};
 use crate::workspace::{capture, cargo, execute, forward, target};
-use crate::{bench, build, diff, fuzz, lint, setup};
+use crate::{bench, build, diff, dist, fuzz, lint, setup};
 
 /// Guests that run at the same time.
 const GUESTS: usize = 2;
@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long)]
     only: Option<Part>,
     /// Run all end-to-end tests on all kernels. Otherwise those that the differential test covers in other ways (the scripts of drop_in::cases,
-    /// drop_in::hops and drop_in::errors) run on 6.12 only
+    /// drop_in::hops and drop_in::errors), and that of the package, run on 6.12 only
     #[arg(long)]
     all: bool,
     /// Seconds after which a guest is killed
@@ -46,8 +46,14 @@ pub struct Options {
 
 /// Name of the differential test, for --filter.
 const DIFF: &str = "differential";
-/// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel.
-const SCRIPTS: [&str; 3] = ["drop_in::cases", "drop_in::hops", "drop_in::errors"];
+/// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel, and that of the Debian package, for which the
+/// kernel makes no difference.
+const ON_ONE: [&str; 4] = [
+    "drop_in::cases",
+    "drop_in::hops",
+    "drop_in::errors",
+    "package",
+];
 /// The kernel on which instructions are counted; on an idle machine that takes about as long as the tests of one.
 const BENCH: Line = Line::V6_12;
 /// Its frames on the host.
@@ -62,7 +68,7 @@ impl Options {
         if named || line == Line::V6_12 {
             &[]
         } else {
-            &SCRIPTS
+            &ON_ONE
         }
     }
 
@@ -123,6 +129,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
     }
     if options.only != Some(Part::Host) {
         report.step("build", || build::run().map(|()| Count::default()))?;
+        report.step("package", || dist::package().map(|_| Count::default()))?;
         let mut programs = Vec::new();
         report.step("compile end-to-end tests", || {
             programs = end_to_end_programs()?;

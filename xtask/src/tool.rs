@@ -18,6 +18,8 @@ pub const GUEST: &[Tool] = &[
     ("depmod", "kmod"),
     ("xz", "xz-utils"),
     ("setpriv", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("systemctl", "systemd"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("bpftool", "bpftool"),
