@@ -3,6 +3,7 @@
 //! A file is taken as it is. What is wrong in one message or signal ([`Flaw`]) is an error when that one is used, not before.
 
 mod error;
+mod names;
 mod read;
 mod set;
 mod signal;
@@ -10,6 +11,7 @@ mod signal;
 mod tests;
 
 pub use error::{DbcError, Flaw};
+pub use names::NameError;
 pub use set::Set;
 pub use signal::{ByteOrder, Encoding, Multiplexing, Signal};
 

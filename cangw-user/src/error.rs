@@ -61,6 +61,9 @@ pub enum Error {
     /// A name or value that a DBC file does not have.
     #[error(transparent)]
     Dbc(#[from] crate::dbc::DbcError),
+    /// A rule by names that cannot be.
+    #[error(transparent)]
+    Names(#[from] crate::dbc::NameError),
     /// No rule is like the one to be deleted.
     #[error(
         "no rule matches {rule}; a rule is deleted by the same interfaces, flags, hop limit and filter with which it was added"

@@ -1,6 +1,7 @@
 //! Rules, settings and interfaces in a file: as a shell script of `cangw` lines, or as TOML.
 
 mod lines;
+pub(crate) mod names;
 pub(crate) mod tables;
 
 use std::fs::{self, OpenOptions};

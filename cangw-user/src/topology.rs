@@ -10,6 +10,7 @@ mod parse;
 pub mod plan;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cangw_common::frame::FrameType;
 
@@ -38,6 +39,8 @@ pub struct Topology {
 pub struct Bus {
     /// The real device that is the bus; `None` for a virtual one.
     pub device: Option<Device>,
+    /// The DBC file in which names in routes from here are looked up; a relative path begins at the folder of the topology's file.
+    pub dbc: Option<PathBuf>,
     /// Whether it carries CAN FD frames.
     pub fd: bool,
     /// Whether it carries CAN XL frames.
@@ -87,16 +90,48 @@ impl Topology {
         })
     }
 
-    /// The interface of the gateway that is on a bus, or is the bus.
-    fn interface<'a>(&'a self, bus: &'a str) -> &'a str {
+    /// The interfaces of the gateway that are on a bus: the real device, and the port of the virtual bus that has the ECUs.
+    fn interfaces<'a>(&'a self, bus: &'a str) -> Vec<&'a str> {
         let device = self.buses.get(bus).and_then(|bus| bus.device.as_ref());
-        device.map_or(bus, |device| &device.interface)
+        let device = device.map(|device| device.interface.as_str());
+        let port = self.is_hub(bus).then_some(bus);
+        device.into_iter().chain(port).collect()
+    }
+
+    /// Whether there is a virtual bus.
+    fn is_hub(&self, bus: &str) -> bool {
+        let described = self.buses.get(bus);
+        described.is_some_and(|bus| bus.device.is_none()) || self.ports(bus).next().is_some()
+    }
+
+    /// Rules between the interfaces of buses that have a real device and ECUs: all frames pass, whatever routes say.
+    fn bridges(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for (name, bus) in &self.buses {
+            let kinds = [
+                (FrameType::Classic, true),
+                (FrameType::Fd, bus.fd),
+                (FrameType::Xl, bus.xl),
+            ];
+            let kinds = kinds.into_iter().filter(|(_, carried)| *carried);
+            let interfaces = self.interfaces(name);
+            if let &[device, port] = &interfaces[..] {
+                for (kind, _) in kinds {
+                    for (from, to) in [(device, port), (port, device)] {
+                        let mut rule = Rule::new(from, to, kind);
+                        rule.options.priority = i16::MAX;
+                        rules.push(rule);
+                    }
+                }
+            }
+        }
+        rules
     }
 
     /// What it is in the kernel.
     #[must_use]
     pub fn shape(&self) -> Shape {
-        let buses = self.buses.iter().filter(|(_, bus)| bus.device.is_none());
+        let buses = self.buses.iter().filter(|(name, _)| self.is_hub(name));
         let buses = buses.map(|(name, bus)| {
             let shape = BusShape {
                 mtu: bus.mtu(),
@@ -119,26 +154,36 @@ impl Topology {
         });
         let ecus = self.ecus.iter();
         let ecus = ecus.map(|(name, ecu)| (name.clone(), ecu.interfaces.clone()));
-        let routes = self.routes.iter().map(|route| {
-            let mut rule = route.clone();
-            self.interface(&route.source).clone_into(&mut rule.source);
-            if let Action::Forward { target } = &mut rule.action {
-                *target = self.interface(target).to_owned();
+        let mut routes = self.bridges();
+        for route in &self.routes {
+            for source in self.interfaces(&route.source) {
+                let mut rule = route.clone();
+                source.clone_into(&mut rule.source);
+                let Some(bus) = route.target() else {
+                    routes.push(rule);
+                    continue;
+                };
+                for target in self.interfaces(bus) {
+                    rule.action = Action::Forward {
+                        target: target.to_owned(),
+                    };
+                    routes.push(rule.clone());
+                }
             }
-            rule
-        });
-        let handling = self.buses.iter().map(|(name, bus)| {
+        }
+        let handling = self.buses.iter().flat_map(|(name, bus)| {
             let handling = Handling {
                 exclusive: bus.exclusive,
                 policy: bus.policy,
             };
-            (self.interface(name).to_owned(), handling)
+            let interfaces = self.interfaces(name).into_iter();
+            interfaces.map(move |interface| (interface.to_owned(), handling))
         });
         Shape {
             buses: buses.collect(),
             devices: devices.collect(),
             ecus: ecus.collect(),
-            routes: routes.collect(),
+            routes,
             handling: handling
                 .filter(|(_, handling)| *handling != Handling::default())
                 .collect(),

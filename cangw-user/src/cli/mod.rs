@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser as _};
 
+use crate::dbc::NameError;
 use crate::error::{Error, Result};
 use crate::modify::{Changes, Modification, Operation, parse_uid};
 use crate::options::{Action, Options};
@@ -102,6 +103,15 @@ impl From<ParseError> for BadRule {
 impl From<crate::dbc::DbcError> for BadRule {
     fn from(error: crate::dbc::DbcError) -> Self {
         Self::Dbc(error)
+    }
+}
+
+impl From<NameError> for BadRule {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Dbc(error) => error.into(),
+            NameError::Rule(error) => error.into(),
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use cangw_common::rule::XlFilter;
 use super::BadRule;
 use super::args::OptionArgs;
 use crate::dbc::Dbc;
-use crate::ids::{IdRange, Ids};
+use crate::ids::Ids;
 use crate::limits::Limits;
-use crate::modify::{DATA, Modification, Operation};
+use crate::modify::Modification;
 use crate::options::{Action, Options, Stay, parse_acceptance, parse_byte};
 use crate::rule::ParseError;
 
@@ -20,7 +20,11 @@ pub(super) fn parse(
 ) -> Result<(Action, Options, Vec<Modification>), BadRule> {
     let mut ids = Ids::parse(&args.id, &args.pgn, &args.sa, &args.da)?;
     let set = match &args.dbc {
-        Some(path) => by_name(kind, &Dbc::read(path)?, args, &mut ids)?,
+        Some(path) => {
+            let messages = args.message.iter().flat_map(|names| names.split(','));
+            let sets = args.set.iter().map(String::as_str);
+            Dbc::read(path)?.resolve(kind, messages, sets, &mut ids)?
+        }
         None => Vec::new(),
     };
     let byte = |option, text: &Option<String>| {
@@ -83,58 +87,4 @@ fn action(target: Option<&str>, args: &OptionArgs) -> Result<Action, BadRule> {
         }
     };
     Ok(Action::Stay { action: stay })
-}
-
-/// Looks messages and signals up: their identifiers are added, and modifications write the signals.
-fn by_name(
-    kind: FrameType,
-    dbc: &Dbc,
-    args: &OptionArgs,
-    ids: &mut Ids,
-) -> Result<Vec<Modification>, BadRule> {
-    for name in args.message.iter().flat_map(|names| names.split(',')) {
-        ids.ranges
-            .push(IdRange::single(dbc.message(name.trim())?.can_id));
-    }
-    let mut sets = args.set.iter().map(|text| dbc.parse_set(text));
-    let Some(first) = sets.next() else {
-        return Ok(Vec::new());
-    };
-    let mut set = first?;
-    for next in sets {
-        set.merge(&next?)?;
-    }
-    if kind == FrameType::Classic && set.len > 8 {
-        return Err(ParseError::Misplaced {
-            option: "--set",
-            reason: "names a message of more than 8 bytes, which needs a rule for FD frames (-X)",
-        }
-        .into());
-    }
-    let own = IdRange::single(set.can_id);
-    if ids.is_empty() {
-        ids.ranges.push(own);
-    } else if ids.ranges != [own] || !ids.pgns.is_empty() {
-        return Err(ParseError::Misplaced {
-            option: "--set",
-            reason: "writes into one message, so that the rule can have no other identifiers",
-        }
-        .into());
-    }
-    let write = |operation, data| Modification {
-        operation,
-        elements: DATA,
-        id: 0,
-        len: 0,
-        flags: 0,
-        data,
-    };
-    // Classic frames have only the first 8 operands.
-    let used = if kind == FrameType::Classic { 8 } else { 64 };
-    let keep = std::array::from_fn(|i| if i < used { !set.mask[i] } else { 0 });
-    let mut modifications = vec![write(Operation::And, keep)];
-    if set.bits != [0; 64] {
-        modifications.push(write(Operation::Or, set.bits));
-    }
-    Ok(modifications)
 }

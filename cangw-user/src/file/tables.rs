@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use cangw_common::frame::FrameType;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
+use super::names::{Dbcs, Names};
 use super::{Document, check_name, in_line};
 use crate::error::{Error, Result};
 use crate::gateway::InterfaceChange;
@@ -72,11 +74,15 @@ struct InterfaceTable {
 /// A [`Rule`] without what it does not have, and without tables in it. The names are those of its JSON.
 #[derive(Deserialize)]
 #[serde(try_from = "RuleFields")]
-pub(crate) struct RuleTable(pub(crate) Rule);
+pub(crate) struct RuleTable {
+    /// The rule, without what it says by names.
+    pub rule: Rule,
+    pub names: Names,
+}
 
 impl Serialize for RuleTable {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        RuleFields::from(&self.0).serialize(s)
+        RuleFields::from(&self.rule).serialize(s)
     }
 }
 
@@ -156,6 +162,13 @@ struct RuleFields {
     seed: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     watch: bool,
+    // What is written has no names: rules are kept as what they mean.
+    #[serde(default, skip_serializing)]
+    dbc: Option<PathBuf>,
+    #[serde(default, skip_serializing)]
+    message: Vec<String>,
+    #[serde(default, skip_serializing)]
+    set: Vec<String>,
 }
 
 /// A value that is written as a text.
@@ -256,13 +269,22 @@ impl TryFrom<RuleFields> for RuleTable {
             (FrameType::Fd, _) => return Err(ParseError::ClassicOnFd),
             (FrameType::Xl, _) => return Err(ParseError::XlModification),
         }
+        let names = Names {
+            dbc: fields.dbc,
+            message: fields.message,
+            set: fields.set,
+            uid: fields.uid.map_or(0, |uid| uid.0.0),
+            crc8: fields.crc8.map(|c| c.0),
+            profile: fields.crc8_profile.map(|p| p.0),
+            xor: fields.xor.map(|x| x.0),
+        };
         let modifications: Vec<_> = fields.modify.into_iter().map(|m| m.0.1).collect();
-        let (crc8, xor) = (fields.crc8.map(|c| c.0), fields.xor.map(|x| x.0));
-        let changes = if modifications.is_empty() && crc8.is_none() && xor.is_none() {
+        let (crc8, xor) = (names.crc8, names.xor);
+        let by_name = !names.set.is_empty() || crc8.is_none() && xor.is_none();
+        let changes = if modifications.is_empty() && by_name {
             None
         } else {
-            let uid = fields.uid.map_or(0, |uid| uid.0.0);
-            let profile = fields.crc8_profile.map(|p| p.0);
+            let (uid, profile) = (names.uid, names.profile);
             Some(Changes::new(kind, modifications, uid, crc8, profile, xor)?)
         };
         let action = match (fields.target, fields.action) {
@@ -315,7 +337,7 @@ impl TryFrom<RuleFields> for RuleTable {
             },
         };
         rule.check()?;
-        Ok(Self(rule))
+        Ok(Self { rule, names })
     }
 }
 
@@ -363,6 +385,9 @@ impl From<&Rule> for RuleFields {
             corrupt: options.limits.corrupt,
             seed: options.limits.seed,
             watch: options.watch,
+            dbc: None,
+            message: Vec::new(),
+            set: Vec::new(),
         }
     }
 }
@@ -422,7 +447,14 @@ pub(super) fn write(document: &Document) -> String {
                 policy: i.change.policy,
             })
             .collect(),
-        rule: document.rules.iter().cloned().map(RuleTable).collect(),
+        rule: document
+            .rules
+            .iter()
+            .map(|rule| RuleTable {
+                rule: rule.clone(),
+                names: Names::default(),
+            })
+            .collect(),
     };
     // There is no value in it that TOML does not have.
     HEAD.to_owned() + &toml::to_string(&tables).unwrap_or_default()
@@ -433,9 +465,20 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
     let mut document = Document {
         max_hops: tables.settings.max_hops,
         log: tables.settings.log,
-        rules: tables.rule.into_iter().map(|r| r.0).collect(),
         ..Document::default()
     };
+    let mut dbcs = Dbcs::of(file);
+    for (index, table) in tables.rule.into_iter().enumerate() {
+        let rule = table.names.resolve(table.rule, &mut dbcs, None);
+        let rule = rule.map_err(|(key, error)| {
+            error_at(
+                (file, text),
+                &["rule", &index.to_string(), key],
+                error.to_string(),
+            )
+        })?;
+        document.rules.push(rule);
+    }
     for table in tables.interface {
         let change = InterfaceChange {
             exclusive: table.exclusive,
@@ -463,8 +506,44 @@ pub(crate) fn from_toml<T: DeserializeOwned>(file: &str, text: &str) -> Result<T
     })
 }
 
+/// An error at a key of a file, given by its name and text, and the keys and the numbers of array items that lead to it. If it is not there, at the last one
+/// that is.
+pub(crate) fn error_at((file, text): (&str, &str), path: &[&str], message: String) -> Error {
+    let mut place = 0;
+    if let Ok(table) = DeTable::parse(text) {
+        let mut at = DeValue::Table(table.into_inner());
+        for step in path {
+            let next = match &at {
+                DeValue::Table(table) => table.get_key_value(*step).map(|(key, value)| {
+                    // Tables in an array begin with their own heads.
+                    let starts = key.span().start;
+                    (starts, value.get_ref().clone())
+                }),
+                DeValue::Array(items) => step
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get(index))
+                    .map(|item| (item.span().start, item.get_ref().clone())),
+                _ => None,
+            };
+            let Some((starts, value)) = next else {
+                break;
+            };
+            place = starts;
+            at = value;
+        }
+    }
+    let keys: Vec<&str> = path
+        .iter()
+        .copied()
+        .filter(|step| step.starts_with(|c: char| !c.is_ascii_digit()))
+        .collect();
+    let key = Some(keys.join("."));
+    in_line(file, line_at(text, place), Error::Key { key, message })
+}
+
 /// The number of the line, from 1, in which a place is.
-pub(crate) fn line_at(text: &str, place: usize) -> usize {
+fn line_at(text: &str, place: usize) -> usize {
     let before = &text.as_bytes()[..place.min(text.len())];
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }

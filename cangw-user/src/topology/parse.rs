@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use cangw_common::frame::FrameType;
 use serde::Deserialize;
-use toml::de::{DeTable, DeValue};
 
 use super::{Bus, Device, Ecu, Topology, is_name};
 use crate::error::{Error, Result};
-use crate::file::in_line;
-use crate::file::tables::{RuleTable, from_toml, line_at, version};
+use crate::file::names::Dbcs;
+use crate::file::tables::{RuleTable, error_at, from_toml, version};
 use crate::options::Policy;
 use crate::rule::{Rule, is_interface_name, kind_name};
 
@@ -38,6 +38,7 @@ struct Tables {
 #[serde(deny_unknown_fields)]
 struct BusTable {
     device: Option<String>,
+    dbc: Option<PathBuf>,
     bitrate: Option<u32>,
     dbitrate: Option<u32>,
     restart_ms: Option<u32>,
@@ -89,42 +90,9 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// An error at a key, given by the keys and the numbers of array items that lead to it. If it is not there, at the last one that is.
+    /// An error at a key.
     fn error(&self, path: &[&str], message: String) -> Error {
-        let mut place = 0;
-        if let Ok(table) = DeTable::parse(self.text) {
-            let mut at = DeValue::Table(table.into_inner());
-            for step in path {
-                let next = match &at {
-                    DeValue::Table(table) => table.get_key_value(*step).map(|(key, value)| {
-                        // Tables in an array begin with their own heads.
-                        let starts = key.span().start;
-                        (starts, value.get_ref().clone())
-                    }),
-                    DeValue::Array(items) => step
-                        .parse::<usize>()
-                        .ok()
-                        .and_then(|index| items.get(index))
-                        .map(|item| (item.span().start, item.get_ref().clone())),
-                    _ => None,
-                };
-                let Some((starts, value)) = next else {
-                    break;
-                };
-                place = starts;
-                at = value;
-            }
-        }
-        let keys: Vec<&str> = path
-            .iter()
-            .copied()
-            .filter(|step| step.starts_with(|c: char| !c.is_ascii_digit()))
-            .collect();
-        let error = Error::Key {
-            key: Some(keys.join(".")),
-            message,
-        };
-        in_line(self.file, line_at(self.text, place), error)
+        error_at((self.file, self.text), path, message)
     }
 
     fn buses(&self, tables: BTreeMap<String, BusTable>) -> Result<BTreeMap<String, Bus>> {
@@ -189,13 +157,32 @@ impl Source<'_> {
                 let Some(found) = topology.buses.get(bus) else {
                     return Err(self.error(&path, no_bus(bus, topology)));
                 };
-                if found.device.is_some() {
-                    return Err(self.error(
-                        &path,
-                        format!(
-                            "{bus} is a real device, which ECUs cannot share yet; give the ECU a virtual bus and routes to {bus} and back"
-                        ),
-                    ));
+                if found.device.is_none() {
+                    continue;
+                }
+                let devices = topology
+                    .buses
+                    .iter()
+                    .filter_map(|(name, bus)| Some((name, bus.device.as_ref()?)));
+                if let Some((other, _)) = devices
+                    .into_iter()
+                    .find(|(_, device)| device.interface == *bus)
+                {
+                    let message = format!(
+                        "{bus} has ECUs, and so an interface of its name beside its device; give the bus another name"
+                    );
+                    return Err(self.error(&["bus", other, "device"], message));
+                }
+                for (key, is_so) in [
+                    ("policy", found.policy == Policy::Deny),
+                    ("exclusive", found.exclusive),
+                ] {
+                    if is_so {
+                        let message = format!(
+                            "{bus} has a device and ECUs, between which all frames pass; remove this, or give the ECUs a virtual bus and routes"
+                        );
+                        return Err(self.error(&["bus", bus, key], message));
+                    }
                 }
             }
         }
@@ -207,8 +194,9 @@ impl Source<'_> {
     }
 
     fn routes(&self, tables: Vec<RuleTable>, topology: &Topology) -> Result<Vec<Rule>> {
-        let rules: Vec<Rule> = tables.into_iter().map(|table| table.0).collect();
-        for (index, rule) in rules.iter().enumerate() {
+        let mut dbcs = Dbcs::of(self.file);
+        let mut rules = Vec::with_capacity(tables.len());
+        for (index, RuleTable { rule, names }) in tables.into_iter().enumerate() {
             let index = index.to_string();
             let refuse = |key: &str, message| self.error(&["route", &index, key], message);
             let ends = [("from", Some(rule.source.as_str())), ("to", rule.target())];
@@ -237,6 +225,10 @@ impl Source<'_> {
                 );
                 return Err(refuse("to", message));
             }
+            let dbc = topology.buses.get(&rule.source);
+            let dbc = dbc.and_then(|bus| bus.dbc.as_deref());
+            let rule = names.resolve(rule, &mut dbcs, dbc);
+            rules.push(rule.map_err(|(key, error)| refuse(key, error.to_string()))?);
         }
         Ok(rules)
     }
@@ -337,6 +329,7 @@ impl BusTable {
                 restart_ms,
                 txqueuelen,
             }),
+            dbc: self.dbc,
             fd,
             xl: self.xl,
             policy: self.policy,

@@ -123,7 +123,7 @@ fn what_is_wrong_is_named() {
         (
             "can0 = \"body\", ",
             "can0 = \"obd\", ",
-            "13: ecu.engine.interfaces.can0: obd is a real device, which ECUs cannot share yet",
+            "10: bus.obd.policy: obd has a device and ECUs, between which all frames pass",
         ),
         (
             "can0 = \"body\", ",
@@ -230,6 +230,91 @@ fn hundreds_of_malformed_files_are_refused() {
         }
     }
     assert!(refused >= 200, "{refused}");
+}
+
+/// Messages and signals by name, from the DBC file of the bus or of the route, which lies beside the topology.
+#[test]
+fn names_of_a_dbc_file_are_looked_up() {
+    const DBC: &str = "VERSION \"\"\nNS_ :\nBS_:\nBU_: X\nBO_ 344 ENGINE_DATA: 8 X\n \
+        SG_ RPM : 23|16@0+ (1,0) [0|15000] \"rpm\" X\nBO_ 380 BRAKES: 4 X\n";
+    let folder = std::env::temp_dir().join(format!("cangw-names-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("car.dbc"), DBC).unwrap();
+    let file = folder.join("car.toml");
+    let file = file.to_str().unwrap();
+    let text = |route: &str| {
+        GOOD.replace("[bus.body]", "[bus.body]\ndbc = \"car.dbc\"")
+            + "[[route]]\nfrom = \"body\"\nto = \"obd\"\n"
+            + route
+    };
+    for (route, expected) in [
+        (
+            "message = [\"ENGINE_DATA\", \"BRAKES\"]",
+            Ok("-s body -d obd --id 158,17C"),
+        ),
+        (
+            "set = [\"ENGINE_DATA.RPM=256\"]\nxor = \"0:6:7:00\"\nuid = \"2A\"",
+            Ok(
+                "-s body -d obd -m AND:D:000.0.FFFF0000FFFFFFFF -m OR:D:000.0.0000010000000000 -u 2A -x 0:6:7:00 --id 158",
+            ),
+        ),
+        ("message = [\"BRAKE\"]", Err("route.message: ")),
+        ("set = [\"ENGINE_DATA.RPM=70000\"]", Err("route.set: ")),
+        (
+            "message = [\"BRAKES\"]\ndbc = \"none.dbc\"",
+            Err("route.dbc: "),
+        ),
+        (
+            "message = [\"BRAKES\"]\ndbc = \"/dev/zero\"",
+            Err("no regular file"),
+        ),
+    ] {
+        let result = parse(file, &text(route));
+        match expected {
+            Ok(rule) => {
+                let routes = result.unwrap().routes;
+                assert_eq!(routes.last().unwrap().to_string(), rule);
+            }
+            Err(part) => {
+                let error = result.unwrap_err().to_string();
+                assert!(error.contains(part), "{error}");
+                assert!(error.contains("car.toml, line 3"), "{error}");
+            }
+        }
+    }
+    let without = "[[route]]\nfrom = \"chassis\"\nto = \"obd\"\nmessage = [\"BRAKES\"]\n";
+    let error = parse(file, &(GOOD.to_owned() + without)).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("say which with `dbc = \"FILE\"`"), "{error}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// ECUs on a real bus are on a virtual one beside it, and all frames pass between both.
+#[test]
+fn a_real_bus_with_ecus_is_two() {
+    let text = GOOD
+        .replace("can0 = \"body\", ", "can0 = \"obd\", ")
+        .replace("policy = \"deny\"\n", "");
+    let shape = parse("f", &text).unwrap().shape();
+    assert!(shape.buses.contains_key("obd") && shape.devices.contains_key("can0"));
+    let routes: Vec<_> = shape.routes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        routes,
+        [
+            "-s can0 -d obd --priority 32767",
+            "-s obd -d can0 --priority 32767",
+            "-s body -d can0 --id 100-1FF --rate 100/s",
+            "-s body -d obd --id 100-1FF --rate 100/s",
+            "-s can0 -d chassis --id 7DF",
+            "-s obd -d chassis --id 7DF",
+        ]
+    );
+    let clash = text.replace("device = \"can0\"", "device = \"obd\"");
+    let error = parse("f", &clash).unwrap_err().to_string();
+    assert!(
+        error.contains("line 8: bus.obd.device: obd has ECUs"),
+        "{error}"
+    );
 }
 
 /// The schema for editors names the keys that there are, and no others.
