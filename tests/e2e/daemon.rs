@@ -231,6 +231,40 @@ fn a_device_may_come_later() {
     until_forwarded(&daemon, &sender, &receiver);
 }
 
+/// A controller is taken from its driver and given back, as when an adapter is plugged out and in: the new interface is not set up at all.
+#[test]
+fn a_controller_is_set_up_again() {
+    const DRIVER: &str = "/sys/bus/pci/drivers/kvaser_pci";
+    const TOPOLOGY: &str = "version = 1\nname = \"car\"\n\
+        [bus.left]\n[bus.right]\ndevice = \"can0\"\nbitrate = 500000\n\
+        [ecu.engine]\ninterfaces = { can0 = \"left\" }\n\
+        [[route]]\nfrom = \"left\"\nto = \"right\"\n";
+    let device = fs::read_link("/sys/class/net/can0/device").expect("the guest has a controller");
+    let address = device.file_name().expect("an address").to_owned();
+    let address = address.to_str().expect("a text");
+    let lab = Lab::new("daemon", &[Link::Hardware("can0"), Link::Hardware("can1")]);
+    let gateway = &lab.namespace;
+    let _down = Down(gateway);
+    let file = File::new(TOPOLOGY);
+    let daemon = Daemon::start(gateway, &[file.path()]);
+    let sender = CanSocket::open(&Namespace::of_others("car.engine"), "can0");
+    let receiver = CanSocket::open(gateway, "can1");
+    until_forwarded(&daemon, &sender, &receiver);
+    let tell = |what: &str| fs::write(format!("{DRIVER}/{what}"), address);
+    tell("unbind").expect("a driver lets go");
+    until("the rule waits", &daemon, || {
+        json(gateway, "rule list --json")[0]["waiting_for"] == "can0"
+    });
+    tell("bind").expect("a driver takes a device");
+    let move_here = format!("ip link set can0 netns {}", gateway.name());
+    let moved = std::process::Command::new("sh")
+        .args(["-c", &move_here])
+        .status();
+    assert!(moved.expect("ip runs").success());
+    let time = until_forwarded(&daemon, &sender, &receiver);
+    println!("a controller is on its bus again after {time:?}");
+}
+
 #[test]
 fn a_qdisc_that_somebody_deletes_comes_back() {
     let lab = Lab::new("daemon", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);

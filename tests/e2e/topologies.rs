@@ -375,6 +375,72 @@ id = ["123"]
     );
 }
 
+/// ECUs on a real bus: each frame is once on the wire, and once at each ECU but its sender.
+#[test]
+fn ecus_share_a_real_bus() {
+    let lab = Lab::new(
+        "topology",
+        &[Link::Hardware("can0"), Link::Hardware("can1")],
+    );
+    let gateway = &lab.namespace;
+    let text = r#"
+version = 1
+name = "real"
+[bus.obd]
+device = "can0"
+[bus.body]
+[ecu.dash]
+interfaces = { can0 = "obd" }
+[ecu.tester]
+interfaces = { can0 = "obd" }
+[ecu.radio]
+interfaces = { can0 = "body" }
+[[route]]
+from = "obd"
+to = "body"
+id = ["100-1FF"]
+[[route]]
+from = "body"
+to = "obd"
+id = ["200"]
+"#;
+    let up = Up::new(gateway, text);
+    let ecu = |name: &str| CanSocket::open(&up.ecu(name), "can0");
+    let sockets = [
+        ("wire", CanSocket::open(gateway, "can1")),
+        ("dash", ecu("dash")),
+        ("tester", ecu("tester")),
+        ("radio", ecu("radio")),
+    ];
+    for (sender, id, receivers) in [
+        ("wire", 0x123, &["dash", "tester", "radio"][..]),
+        ("wire", 0x700, &["dash", "tester"]),
+        ("dash", 0x123, &["wire", "tester", "radio"]),
+        ("tester", 0x700, &["wire", "dash"]),
+        ("radio", 0x200, &["wire", "dash", "tester"]),
+        ("radio", 0x201, &[]),
+    ] {
+        let frame = Frame::classic(id, &[1, 2, 3]);
+        let (_, socket) = sockets
+            .iter()
+            .find(|(name, _)| *name == sender)
+            .expect("one");
+        socket.send(&frame);
+        for (name, socket) in &sockets {
+            if receivers.contains(name) {
+                assert_eq!(socket.receive(), frame, "{name}, from {sender}");
+            }
+        }
+        thread::sleep(SILENCE);
+        for (name, socket) in &sockets {
+            assert_eq!(socket.drain(), [], "{name}, from {sender}");
+        }
+    }
+    drop(up);
+    let answer = Cangw::Ours.run(gateway, "status");
+    assert_eq!(answer.stdout, "", "{answer:?}");
+}
+
 /// A route forwards while ECUs, buses and other routes come and go.
 #[test]
 fn a_route_loses_no_frame_while_the_topology_changes() {
