@@ -15,6 +15,7 @@
 
 mod access;
 mod closing;
+mod counter;
 mod driver;
 mod flight;
 mod front;

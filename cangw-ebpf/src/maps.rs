@@ -13,6 +13,7 @@ use cangw_common::edit::Edit;
 use cangw_common::opaque;
 
 use crate::access;
+pub use crate::counter::count;
 
 /// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
 const INNER_MAP: usize = 1 << 12;
@@ -141,23 +142,6 @@ impl Lookup for Aux {
     #[inline(always)]
     fn xl(&self, aux: u32) -> Option<&XlTables> {
         XL.get_value(aux, &0)
-    }
-}
-
-/// Adds to a counter of this CPU. Atomic, because on PREEMPT_RT the softirq that
-/// executes a program can be preempted by another one on the same CPU.
-#[inline(always)]
-pub fn count(counter: *mut u64, times: u64) {
-    // SAFETY: callers pass pointers into a value of a per-CPU map, 8-byte aligned and valid until the program ends. The
-    // instruction is BPF_ATOMIC | BPF_ADD without fetch, which core's atomics do not offer for this target.
-    #[cfg(target_arch = "bpf")]
-    unsafe {
-        core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) times);
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: as above.
-    unsafe {
-        *counter += times;
     }
 }
 

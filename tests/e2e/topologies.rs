@@ -375,6 +375,42 @@ id = ["123"]
     );
 }
 
+/// The kernel's broadcast ends at a port that is down.
+#[test]
+fn what_a_bus_loses_is_counted() {
+    let gateway = Namespace::new("topology");
+    let up = Up::new(&gateway, TWO_BUSES);
+    let engine = CanSocket::open(&up.ecu("engine"), "can0");
+    let brakes = CanSocket::open(&up.ecu("brakes"), "can0");
+    let lost = || json(&gateway, "status --json")[0]["buses"]["powertrain"]["lost"].clone();
+    let frame = Frame::classic(0x700, &[1]);
+    engine.send(&frame);
+    assert_eq!(brakes.receive(), frame);
+    assert_eq!(lost(), 0);
+    // The first port of the second bus.
+    let buses = Namespace::of_others("car");
+    buses.ip("link set gateway1 down");
+    for _ in 0..3 {
+        engine.send(&frame);
+    }
+    thread::sleep(SILENCE);
+    assert_eq!(brakes.drain(), []);
+    assert_eq!(lost(), 3);
+    let status = Cangw::Ours.must(&gateway, "status");
+    assert!(status.contains("tester:can1, lost 3\n"), "{status}");
+    // A bus that has grown has another program, and counts on.
+    buses.ip("link set gateway1 up");
+    let ecus = (0..8).map(|n| format!("[ecu.more{n}]\ninterfaces = {{ can0 = \"powertrain\" }}\n"));
+    up.change(&(TWO_BUSES.to_owned() + &ecus.collect::<String>()));
+    engine.send(&frame);
+    assert_eq!(brakes.receive(), frame);
+    assert_eq!(lost(), 3);
+    buses.ip("link set gateway1 down");
+    engine.send(&frame);
+    thread::sleep(SILENCE);
+    assert_eq!(lost(), 4);
+}
+
 /// ECUs on a real bus: each frame is once on the wire, and once at each ECU but its sender.
 #[test]
 fn ecus_share_a_real_bus() {

@@ -58,9 +58,16 @@ pub(super) fn graph(file: &str, format: Format) -> Result<()> {
 }
 
 #[derive(Serialize)]
+struct Bus {
+    /// Frames that some ports missed.
+    lost: u64,
+}
+
+#[derive(Serialize)]
 struct Status {
     name: String,
-    buses: Vec<String>,
+    /// The virtual buses.
+    buses: BTreeMap<String, Bus>,
     /// The interfaces of each ECU, with their buses.
     ecus: BTreeMap<String, BTreeMap<String, String>>,
     routes: Vec<RuleReport>,
@@ -73,9 +80,13 @@ pub(super) fn status(json: bool) -> Result<()> {
     let mut all = Vec::new();
     for name in topologies(routes.iter().map(|route| route.topology.as_str()))? {
         let shape = host.shape(&name)?;
+        let lost = host.lost(&name)?;
         let own = routes.iter().filter(|route| route.topology == name);
         all.push(Status {
-            buses: shape.buses.into_keys().collect(),
+            buses: lost
+                .into_iter()
+                .map(|(bus, lost)| (bus, Bus { lost }))
+                .collect(),
             ecus: shape.ecus,
             routes: own.cloned().collect(),
             name,
@@ -87,12 +98,16 @@ pub(super) fn status(json: bool) -> Result<()> {
     output::print(|out| {
         for topology in &all {
             writeln!(out, "topology {}", topology.name)?;
-            for bus in &topology.buses {
+            for (bus, Bus { lost }) in &topology.buses {
                 let interfaces = topology.ecus.iter().flat_map(|(ecu, interfaces)| {
                     let on_bus = interfaces.iter().filter(|(_, b)| *b == bus);
                     on_bus.map(move |(interface, _)| format!(" {ecu}:{interface}"))
                 });
-                writeln!(out, "  bus {bus}:{}", interfaces.collect::<String>())?;
+                let lost = match lost {
+                    0 => String::new(),
+                    frames => format!(", lost {frames}"),
+                };
+                writeln!(out, "  bus {bus}:{}{lost}", interfaces.collect::<String>())?;
             }
             for route in &topology.routes {
                 let waits = route.waiting_for.as_ref();

@@ -323,6 +323,11 @@ fn attach_redirect_err(pins: &Pins) -> Result<()> {
     }
     let mut program = TracePoint::from_pin(pins.path(REDIRECT_ERR))
         .map_err(failed("open the tracepoint program"))?;
+    count_lost(&mut program, &path)
+}
+
+/// Attaches a program where the kernel reports failed redirects, by a link that is pinned.
+pub(super) fn count_lost(program: &mut TracePoint, path: &Path) -> Result<()> {
     let id = program
         .attach("xdp", "xdp_redirect_err")
         .map_err(failed("attach to the tracepoint xdp:xdp_redirect_err, without which lost frames would not be counted"))?;

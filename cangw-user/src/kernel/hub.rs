@@ -7,11 +7,11 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use aya::EbpfLoader;
-use aya::maps::{DevMap, Map, MapData};
-use aya::programs::Xdp;
+use aya::maps::{DevMap, HashMap, Map, MapData};
+use aya::programs::{TracePoint, Xdp};
 use aya_obj::programs::XdpAttachType;
 
-use super::bpf::{attach_pinned, failed};
+use super::bpf::{self, attach_pinned, failed};
 use super::maps::open_data;
 use super::pins::Pins;
 use super::syscall;
@@ -20,7 +20,9 @@ use crate::error::{Error, Result};
 /// The program, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-hub.o"));
 const PROGRAM: &str = "cangw_hub";
+const LOST_PROGRAM: &str = "cangw_hub_lost";
 const MAP: &str = "PORTS";
+const LOST: &str = "LOST";
 /// Places of the smallest map.
 const LEAST: u32 = 8;
 
@@ -80,22 +82,30 @@ impl<'a> Hub<'a> {
     fn load(&self, room: u32, ports: &[u32]) -> Result<()> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP, room)
+            .map_pin_path(LOST, self.pin("lost"))
             .load(OBJECT)
             .map_err(failed("load the program of a bus"))?;
-        let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM)
-            .and_then(|program| program.try_into().ok())
-            .ok_or_else(|| Error::Bpf {
-                what: "load the program of a bus".into(),
-                message: format!("the object has no {PROGRAM}"),
-            })?;
+        let link = self.pin("link_lost");
+        if !link.exists() {
+            let lost: &mut TracePoint = bpf::program(&mut ebpf, LOST_PROGRAM)?;
+            lost.load().map_err(failed("load the program of a bus"))?;
+            bpf::count_lost(lost, &link)?;
+        }
+        let program: &mut Xdp = bpf::program(&mut ebpf, PROGRAM)?;
         program
             .load()
             .map_err(failed("load the program of a bus"))?;
+        let number = program
+            .info()
+            .map_err(failed("ask for the program of a bus"))?
+            .id();
         let _ = fs::remove_file(self.pin("program"));
         program
             .pin(self.pin("program"))
             .map_err(failed("pin the program of a bus"))?;
+        self.lost_map()?
+            .insert(number, 0, 0)
+            .map_err(failed("count what a bus loses"))?;
         let map = ebpf.take_map(MAP).ok_or_else(|| Error::Bpf {
             what: "load the program of a bus".into(),
             message: format!("the object has no {MAP}"),
@@ -108,6 +118,24 @@ impl<'a> Hub<'a> {
         let _ = fs::remove_file(self.pin("ports"));
         map.pin(self.pin("ports"))
             .map_err(failed("pin the ports of a bus"))
+    }
+
+    fn lost_map(&self) -> Result<HashMap<MapData, u32, u64>> {
+        Map::from_map_data(open_data(self.pins, &self.pin_name("lost"))?)
+            .and_then(HashMap::try_from)
+            .map_err(failed("open what a bus has lost"))
+    }
+
+    /// Frames that some ports missed, because another was down or about to vanish, or memory was short.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn lost(&self) -> Result<u64> {
+        let map = self.lost_map()?;
+        map.iter().try_fold(0, |sum, entry| {
+            let (_, frames) = entry.map_err(failed("read what a bus has lost"))?;
+            Ok(sum + frames)
+        })
     }
 
     fn map(&self) -> Result<DevMap<MapData>> {

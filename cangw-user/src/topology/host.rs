@@ -158,6 +158,26 @@ impl Host {
         Ok(shape)
     }
 
+    /// The virtual buses of a topology that is up, and how many frames some of their ports missed: one was down or about to vanish, or memory was short.
+    ///
+    /// # Errors
+    /// As [`Self::shape`].
+    pub fn lost(&self, topology: &str) -> Result<BTreeMap<String, u64>> {
+        let path = buses_path(topology);
+        if !path.exists() {
+            return Ok(BTreeMap::new());
+        }
+        NetNs::open(&path)?.enter(|| {
+            let Some(pins) = Pins::open(false)? else {
+                return Ok(BTreeMap::new());
+            };
+            let names = Hub::names(&pins)?.into_iter();
+            names
+                .map(|bus| Ok((bus.clone(), Hub::new(&pins, &bus).lost()?)))
+                .collect()
+        })
+    }
+
     /// The steps that make a topology so.
     ///
     /// # Errors
