@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod dbc;
 pub mod error;
 pub mod file;
+mod folder;
 pub mod frame_text;
 pub mod gateway;
 pub mod ids;

@@ -2,16 +2,19 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::Result;
+use crate::folder::entries;
 use crate::gateway::Gateway;
 use crate::kernel::netns::NetNs;
-use crate::kernel::pins;
+use crate::kernel::{pins, syscall};
 use crate::state::Settings;
 use crate::topology::host::{Host, NAMED, topologies};
+
+/// `NSFS_MAGIC`
+const NSFS: i64 = 0x6e73_6673;
 
 /// Takes down all topologies, deletes the rules and settings of all network namespaces, and removes what namespaces that are gone left behind. Tells
 /// each step before it is taken.
@@ -44,15 +47,14 @@ pub fn reset(told: &mut dyn FnMut(&dyn fmt::Display)) -> Result<()> {
 
 /// All network namespaces that have a name or a process, each once.
 fn namespaces() -> Vec<(PathBuf, NetNs)> {
-    let entries = |folder: &str| {
-        let entries = fs::read_dir(folder).into_iter().flatten();
-        entries.filter_map(|entry| Some(entry.ok()?.path()))
-    };
-    let of_processes = entries("/proc").map(|path| path.join("ns/net"));
+    let of = |folder: &str| entries(Path::new(folder)).unwrap_or_default().into_iter();
+    let of_processes = of("/proc").map(|path| path.join("ns/net"));
     let mut known = HashSet::new();
     let mut found = Vec::new();
-    for path in entries(NAMED).chain(of_processes) {
-        if let Ok(namespace) = NetNs::open(&path)
+    for path in of(NAMED).chain(of_processes) {
+        // A name whose mount is gone is no namespace.
+        if syscall::file_system(&path) == Some(NSFS)
+            && let Ok(namespace) = NetNs::open(&path)
             && let Ok(file) = namespace.file().metadata()
             && known.insert((file.dev(), file.ino()))
         {

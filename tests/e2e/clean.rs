@@ -6,6 +6,8 @@ use cangw_tests::lab::{Lab, Link};
 use cangw_tests::namespace::Namespace;
 use cangw_tests::tool::Cangw;
 
+use crate::topologies::{TWO_BUSES, call};
+
 const PINS: &str = "/sys/fs/bpf/cangw";
 
 pub fn programs(namespace: &Namespace) -> Vec<String> {
@@ -59,4 +61,38 @@ fn flush_leaves_nothing_behind() {
         left = programs(&lab.namespace);
     }
     assert_eq!(left, [""; 0], "programs");
+}
+
+/// Topologies, rules and settings of all namespaces, and what one left that is gone.
+#[test]
+fn reset_leaves_nothing_behind() {
+    let here = Lab::new("reset", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    let gateway = &here.namespace;
+    Cangw::Ours.must(gateway, "-A -s x0 -d x1");
+    let answer = call(gateway, "up", TWO_BUSES);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let elsewhere = Lab::new("reset", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
+    Cangw::Ours.must(&elsewhere.namespace, "-A -s x0 -d x1");
+    Cangw::Ours.must(&elsewhere.namespace, "settings max-hops 3");
+    let dead = format!("reset-{}", std::process::id());
+    let _ = gateway.output("ip", &["netns", "add", &dead]);
+    {
+        let dead = Namespace::of_others(&dead);
+        dead.ip("link add x0 type vcan\nlink add x1 type vcan\nlink set x0 up");
+        Cangw::Ours.must(&dead, "-A -s x0 -d x1");
+    }
+    let _ = gateway.output("ip", &["netns", "del", &dead]);
+    let said = Cangw::Ours.run(gateway, "reset");
+    assert_eq!(said.code, 0, "{said:?}");
+    for part in ["car: - bus body", "- rules of ", "- /sys/fs/bpf/cangw/"] {
+        assert!(said.stderr.contains(part), "{part}: {said:?}");
+    }
+    assert!(!Path::new(PINS).exists(), "pins");
+    assert!(!Path::new("/run/netns/car").exists());
+    for namespace in [gateway, &elsewhere.namespace] {
+        assert_eq!(Cangw::Ours.list(namespace), []);
+        let qdiscs = namespace.output("tc", &["qdisc", "show"]);
+        assert!(!qdiscs.contains("ingress"), "{qdiscs}");
+    }
+    assert_eq!(Cangw::Ours.run(gateway, "reset").stderr, "");
 }

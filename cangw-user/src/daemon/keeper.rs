@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use tracing::info;
 
 use crate::error::{Error, Result};
+use crate::folder::entries;
 use crate::gateway::Gateway;
 use crate::kernel::netns::NetNs;
 use crate::topology::Topology;
@@ -28,21 +29,11 @@ impl Sources {
             Self::Files(files) => return Ok(files.clone()),
             Self::Folder(folder) => folder,
         };
-        let failed = |e| Error::io(format!("read {}", folder.display()), e);
-        let entries = match fs::read_dir(folder) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(failed)?,
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            if path
-                .extension()
+        let mut files = entries(folder)?;
+        files.retain(|path| {
+            path.extension()
                 .is_some_and(|extension| extension == "toml")
-            {
-                files.push(path);
-            }
-        }
+        });
         files.sort();
         Ok(files)
     }

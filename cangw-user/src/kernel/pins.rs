@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::syscall;
 use crate::error::{Error, Result};
+use crate::folder::entries;
 
 /// `BPF_FS_MAGIC`
 const BPFFS: i64 = 0xcafe_4a11;
@@ -50,12 +51,7 @@ pub fn mounted() -> Result<()> {
 pub fn remove_orphans(told: &mut dyn FnMut(&Path)) -> Result<()> {
     let all = bpffs()?.join("cangw");
     let failed = |e| Error::io(format!("remove what is in {}", all.display()), e);
-    let entries = match fs::read_dir(&all) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(failed)?,
-    };
-    for entry in entries {
-        let folder = entry.map_err(failed)?.path();
+    for folder in entries(&all)? {
         let lock = File::open(&folder).map_err(failed)?;
         if lock.try_lock().is_ok() {
             told(&folder);

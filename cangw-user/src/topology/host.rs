@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
 use super::{Topology, is_name};
 use crate::error::{Error, Result};
+use crate::folder::entries;
 use crate::gateway::{Absent, Gateway, InterfaceChange};
 use crate::kernel::can;
 use crate::kernel::filter::flood;
@@ -58,14 +59,9 @@ pub fn ecu_path(topology: &str, ecu: &str) -> PathBuf {
 /// # Errors
 /// When the folder of namespaces cannot be read.
 pub fn ecus() -> Result<Vec<(String, String)>> {
-    let failed = |e| Error::io(format!("read {NAMED}"), e);
-    let entries = match fs::read_dir(NAMED) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(failed)?,
-    };
     let mut ecus = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(failed)?.file_name();
+    for path in entries(Path::new(NAMED))? {
+        let name = path.file_name().unwrap_or_default();
         if let Some((topology, ecu)) = name.to_str().and_then(|name| name.split_once('.'))
             && is_name(topology)
             && is_name(ecu)
