@@ -5,6 +5,7 @@
 
 mod control;
 mod keeper;
+mod patience;
 mod watch;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use tracing::{error, info, warn};
 use self::control::{Control, Reload};
 pub use self::keeper::Sources;
 use self::keeper::{Keeper, Outcome};
+use self::patience::{Patience, REFILL};
 use self::watch::Watches;
 
 /// Changes come in groups: as many links as an adapter has, or all steps of `ip`. After the first, this long is waited for the others.
@@ -96,7 +98,8 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
     if let Some(period) = sd_notify::watchdog_enabled() {
         tokio::spawn(feed_watchdog(period / 2, Arc::clone(&health)));
     }
-    let mut wait = RETRY;
+    let mut failures = 0;
+    let mut patience = Patience::new(Instant::now());
     let mut ready = false;
     loop {
         // The watches come first, so that what changes during the pass leads to another.
@@ -111,29 +114,31 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         keeper = returned;
         health.set_busy(None);
         watches.follow(keeper.namespaces());
-        let failed = !outcome.errors.is_empty();
+        failures = if outcome.errors.is_empty() {
+            0
+        } else {
+            failures + 1
+        };
+        let quarrel = outcome.steps != 0 && !patience.spend(Instant::now());
         tell(&health, outcome);
         if !ready {
             ready = true;
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
-        let again = async {
-            if failed {
-                tokio::time::sleep(wait).await;
-            } else {
-                std::future::pending::<()>().await;
+        let rest = async {
+            match (failures, quarrel) {
+                (0, false) => std::future::pending().await,
+                (0, true) => tokio::time::sleep(REFILL).await,
+                _ => tokio::time::sleep(pause(failures)).await,
             }
         };
         tokio::select! {
-            () = changed.notified() => tokio::time::sleep(SETTLE).await,
-            () = again => wait = (wait * 2).min(RETRY_AT_MOST),
+            () = changed.notified(), if !quarrel => tokio::time::sleep(SETTLE).await,
+            () = rest => {}
             _ = hangup.recv() => reload(&mut keeper, None),
             Some(answer) = asked.recv() => reload(&mut keeper, Some(answer)),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-        }
-        if !failed {
-            wait = RETRY;
         }
     }
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -146,6 +151,12 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         info!("ends; topologies and rules stay in the kernel");
     }
     Ok(())
+}
+
+/// How long to wait after so many failures, at least one.
+fn pause(failures: u32) -> Duration {
+    let doubled = 1 << (failures.max(1) - 1).min(16);
+    (RETRY * doubled).min(RETRY_AT_MOST)
 }
 
 /// Reads the files again. If they are wrong, everything stays as it is.
@@ -183,7 +194,9 @@ fn tell(health: &Health, outcome: Outcome) {
             outcome.waiting, outcome.rules
         );
     }
-    let _ = sd_notify::notify(&[NotifyState::Status(&outcome.to_string())]);
+    // A line is all that there is room for.
+    let status = outcome.to_string().replace('\n', " ");
+    let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
     *health
         .outcome
         .lock()
@@ -198,4 +211,11 @@ async fn feed_watchdog(every: Duration, health: Arc<Health>) {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
     }
+}
+
+#[cfg(test)]
+#[test]
+fn pauses_grow_up_to_a_minute() {
+    let seconds: Vec<u64> = [1, 2, 3, 6, 7, 40].map(|n| pause(n).as_secs()).into();
+    assert_eq!(seconds, [1, 2, 4, 32, 60, 60]);
 }

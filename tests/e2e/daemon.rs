@@ -231,6 +231,23 @@ fn a_device_may_come_later() {
     until_forwarded(&daemon, &sender, &receiver);
 }
 
+/// Somebody takes a device down again and again; the daemon wins in the end.
+#[test]
+fn a_device_that_is_taken_down_comes_up() {
+    const TOPOLOGY: &str =
+        "version = 1\nname = \"car\"\n[bus.left]\n[bus.right]\ndevice = \"disputed\"\n";
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    gateway.ip("link add disputed type vcan");
+    let file = File::new(TOPOLOGY);
+    let daemon = Daemon::start(&gateway, &[file.path()]);
+    for _ in 0..20 {
+        gateway.ip("link set disputed down");
+        thread::sleep(Duration::from_millis(20));
+    }
+    until("the device is up", &daemon, || is_up(&gateway, TOPOLOGY));
+}
+
 /// A controller is taken from its driver and given back, as when an adapter is plugged out and in: the new interface is not set up at all.
 #[test]
 fn a_controller_is_set_up_again() {

@@ -69,6 +69,8 @@ pub struct Outcome {
     pub rules: usize,
     /// Of these: they wait for an interface.
     pub waiting: usize,
+    /// Steps that were taken.
+    pub steps: usize,
     /// What could not be done.
     pub errors: Vec<String>,
 }
@@ -150,15 +152,19 @@ impl Keeper {
             return Ok(());
         }
         let host = Host::open()?;
-        let errors = &mut outcome.errors;
+        let Outcome { errors, steps, .. } = outcome;
+        let mut tell = |name: &str, step: &dyn fmt::Display| {
+            *steps += 1;
+            info!("{name}: {step}");
+        };
         self.gone.retain(|name| {
-            let down = host.down(name, &mut |step| info!("{name}: {step}"));
+            let down = host.down(name, &mut |step| tell(name, step));
             errors.extend(down.as_ref().err().map(|e| format!("{name}: {e}")));
             down.is_err()
         });
         for topology in &self.topologies {
             let name = &topology.name;
-            let kept = host.keep(topology, &mut |step| info!("{name}: {step}"));
+            let kept = host.keep(topology, &mut |step| tell(name, step));
             errors.extend(kept.err().map(|e| format!("{name}: {e}")));
         }
         Ok(())
