@@ -196,7 +196,9 @@ fn tell(health: &Health, outcome: Outcome) {
     }
     // A line is all that there is room for.
     let status = outcome.to_string().replace('\n', " ");
-    let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+    if outcome != before {
+        let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
+    }
     *health
         .outcome
         .lock()

@@ -1,13 +1,13 @@
 //! A `cangwd` of a test.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use std::{fs, io};
 
 use crate::namespace::Namespace;
 use crate::sys;
@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A `cangwd` that runs, as its service manager sees it. It is killed with this.
 pub struct Daemon {
     child: Child,
-    manager: UnixDatagram,
+    /// What it tells its service manager. It is read at once, because the socket holds a few messages only, and the daemon would wait.
+    told: Receiver<String>,
     /// Its files: the manager's socket, and its log.
     folder: PathBuf,
 }
@@ -51,9 +52,19 @@ impl Daemon {
         fs::create_dir(&folder).expect("a folder can be made");
         let socket = folder.join("notify");
         let manager = UnixDatagram::bind(&socket).expect("a socket can be made");
-        manager
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .expect("a socket can wait");
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len) = manager.recv(&mut buffer) {
+                // Until nobody listens any more, which an empty message tells.
+                if tell
+                    .send(String::from_utf8_lossy(&buffer[..len]).into_owned())
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
         let log = File::create(folder.join("log")).expect("a file can be made");
         let mut command = namespace.command(path_of(&COPY));
         // Should this process be killed.
@@ -68,7 +79,7 @@ impl Daemon {
             .expect("cangwd runs");
         Self {
             child,
-            manager,
+            told,
             folder,
         }
     }
@@ -79,17 +90,10 @@ impl Daemon {
     /// When it ends before, or says nothing of the kind for a long time.
     pub fn wait_for(&mut self, line: &str) {
         let begin = std::time::Instant::now();
-        let mut buffer = [0; 4096];
         loop {
-            match self.manager.recv(&mut buffer) {
-                Ok(len) => {
-                    let text = String::from_utf8_lossy(&buffer[..len]);
-                    if text.lines().any(|found| found == line) {
-                        return;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => panic!("the socket of the service manager: {e}"),
+            let told = self.told.recv_timeout(Duration::from_millis(100));
+            if told.is_ok_and(|text| text.lines().any(|found| found == line)) {
+                return;
             }
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 panic!("cangwd ended with {status}:\n{}", self.log());
@@ -153,6 +157,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Lets the reader of its messages end.
+        self.told = channel().1;
+        if let Ok(socket) = UnixDatagram::unbound() {
+            let _ = socket.send_to(&[], self.folder.join("notify"));
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
