@@ -222,6 +222,8 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
             status, "StatusText=topologies: 1, rules: 3\n",
             "boot {boot}"
         );
+        let journal = system.must("journalctl --boot --unit cangwd.service");
+        assert!(journal.contains("car: + ECU engine"), "{journal}");
         if boot == 1 {
             privileges(&system);
             killed(&system);

@@ -72,6 +72,8 @@ impl Daemon {
         let child = command
             .args(arguments)
             .env("NOTIFY_SOCKET", &socket)
+            // That it is alive, it says twice in this time.
+            .env("WATCHDOG_USEC", "1000000")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
