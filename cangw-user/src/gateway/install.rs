@@ -263,8 +263,11 @@ impl Gateway {
             // Its frames are sent by the program.
             wanted.fronts.clear();
         }
-        let step = TcProgram::open_step(&self.pins)?;
-        filter::attach_steps(&self.netlink, ifindex, wanted.stages, step.fd()?)?;
+        if wanted.stages != 0 || job.compiled.lists.iter().any(|list| list.forms) {
+            bpf::load_step(&self.pins, state.settings.log)?;
+            let step = TcProgram::open_step(&self.pins)?;
+            filter::attach_steps(&self.netlink, ifindex, wanted.stages, step.fd()?)?;
+        }
         Ok(wanted)
     }
 

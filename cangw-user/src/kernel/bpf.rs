@@ -68,8 +68,8 @@ pub fn build() -> u64 {
     FixedState::default().hash_one(OBJECT)
 }
 
-/// Loads the programs and pins them with their maps; maps that are pinned already are kept. The program for frames behind a prefix is
-/// loaded only if it was before: see [`load_driver`].
+/// Loads the programs and pins them with their maps; maps that are pinned already are kept. Those that not all rules need are loaded only if they were
+/// before: see [`load_step`] and [`load_driver`].
 ///
 /// # Errors
 /// When the kernel refuses; the verifier's last words are in the message.
@@ -82,17 +82,18 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
         map.pin(pins.path("AYA_LOGS"))
             .map_err(failed("pin the log buffer"))?;
     }
-    if pins.path(DRIVER_PIN).exists() {
-        pin_driver(pins, &mut ebpf)?;
+    for (name, pin, place) in [STEP_PLACED, DRIVER_PLACED] {
+        if pins.path(pin).exists() {
+            pin_at(pins, &mut ebpf, (name, pin, place))?;
+        }
     }
     // Without probes, frames are copied as if somebody listened; `cangw probe` says why.
     let _ = listeners::pin(pins, &mut ebpf);
-    load_tc(&mut ebpf, STEP_PROGRAM, Some(STEP_PLACE))?;
     for name in [FRONT_PROGRAM, CLASSIFY] {
         load_tc(&mut ebpf, name, None)?;
     }
     // The main program last: where it is, all are.
-    for (name, pin) in [(STEP_PROGRAM, STEP), (FRONT_PROGRAM, FRONT), (CLASSIFY, TC)] {
+    for (name, pin) in [(FRONT_PROGRAM, FRONT), (CLASSIFY, TC)] {
         pin_tc(pins, &mut ebpf, name, pin)?;
     }
     let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
@@ -117,10 +118,29 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
 /// # Errors
 /// As [`load`].
 pub fn load_driver(pins: &Pins, debug: bool) -> Result<()> {
-    if pins.path(DRIVER_PIN).exists() {
+    load_step(pins, debug)?;
+    load_once(pins, debug, DRIVER_PLACED)
+}
+
+/// Loads the program that gives copies their forms, if it is not there. The verifier looks at it for longer than at all others together but the driver's, and
+/// rules whose copies all look like the frame never need it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_step(pins: &Pins, debug: bool) -> Result<()> {
+    load_once(pins, debug, STEP_PLACED)
+}
+
+/// A program, its pin, and its place in the map of programs.
+type Placed = (&'static str, &'static str, u32);
+const STEP_PLACED: Placed = (STEP_PROGRAM, STEP, STEP_PLACE);
+const DRIVER_PLACED: Placed = (DRIVER, DRIVER_PIN, DRIVER_PLACE);
+
+fn load_once(pins: &Pins, debug: bool, placed: Placed) -> Result<()> {
+    if pins.path(placed.1).exists() {
         return Ok(());
     }
-    pin_driver(pins, &mut open(pins, debug)?)
+    pin_at(pins, &mut open(pins, debug)?, placed)
 }
 
 /// The object, with the maps that are pinned.
@@ -140,9 +160,9 @@ fn open(pins: &Pins, debug: bool) -> Result<Ebpf> {
         .map_err(failed("load the eBPF maps"))
 }
 
-fn pin_driver(pins: &Pins, ebpf: &mut Ebpf) -> Result<()> {
-    load_tc(ebpf, DRIVER, Some(DRIVER_PLACE))?;
-    pin_tc(pins, ebpf, DRIVER, DRIVER_PIN)
+fn pin_at(pins: &Pins, ebpf: &mut Ebpf, (name, pin, place): Placed) -> Result<()> {
+    load_tc(ebpf, name, Some(place))?;
+    pin_tc(pins, ebpf, name, pin)
 }
 
 fn pin_tc(pins: &Pins, ebpf: &mut Ebpf, name: &str, pin: &str) -> Result<()> {
