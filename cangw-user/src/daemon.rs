@@ -4,6 +4,7 @@
 //! at what is, when the kernel says that something changed, and takes the steps between both, as `cangw up` and `cangw sync` do.
 
 mod control;
+mod failures;
 mod keeper;
 mod patience;
 mod watch;
@@ -27,9 +28,6 @@ use self::watch::Watches;
 
 /// Changes come in groups: as many links as an adapter has, or all steps of `ip`. After the first, this long is waited for the others.
 const SETTLE: Duration = Duration::from_millis(20);
-/// What failed is tried again after this time, and then after twice as long each time.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 /// A pass that takes longer hangs.
 const HANGS: Duration = Duration::from_secs(30);
 
@@ -98,7 +96,6 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
     if let Some(period) = sd_notify::watchdog_enabled() {
         tokio::spawn(feed_watchdog(period / 2, Arc::clone(&health)));
     }
-    let mut failures = 0;
     let mut patience = Patience::new(Instant::now());
     let mut ready = false;
     loop {
@@ -114,22 +111,18 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         keeper = returned;
         health.set_busy(None);
         watches.follow(keeper.namespaces());
-        failures = if outcome.errors.is_empty() {
-            0
-        } else {
-            failures + 1
-        };
         let quarrel = outcome.steps != 0 && !patience.spend(Instant::now());
+        let again = outcome.again;
         tell(&health, outcome);
         if !ready {
             ready = true;
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
         let rest = async {
-            match (failures, quarrel) {
-                (0, false) => std::future::pending().await,
-                (0, true) => tokio::time::sleep(REFILL).await,
-                _ => tokio::time::sleep(pause(failures)).await,
+            match again {
+                _ if quarrel => tokio::time::sleep(REFILL).await,
+                Some(time) => tokio::time::sleep_until(time.into()).await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -151,12 +144,6 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         info!("ends; topologies and rules stay in the kernel");
     }
     Ok(())
-}
-
-/// How long to wait after so many failures, at least one.
-fn pause(failures: u32) -> Duration {
-    let doubled = 1 << (failures.max(1) - 1).min(16);
-    (RETRY * doubled).min(RETRY_AT_MOST)
 }
 
 /// Reads the files again. If they are wrong, everything stays as it is.
@@ -196,7 +183,7 @@ fn tell(health: &Health, outcome: Outcome) {
     }
     // A line is all that there is room for.
     let status = outcome.to_string().replace('\n', " ");
-    if outcome != before {
+    if outcome.to_string() != before.to_string() {
         let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
     }
     *health
@@ -213,11 +200,4 @@ async fn feed_watchdog(every: Duration, health: Arc<Health>) {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
     }
-}
-
-#[cfg(test)]
-#[test]
-fn pauses_grow_up_to_a_minute() {
-    let seconds: Vec<u64> = [1, 2, 3, 6, 7, 40].map(|n| pause(n).as_secs()).into();
-    assert_eq!(seconds, [1, 2, 4, 32, 60, 60]);
 }

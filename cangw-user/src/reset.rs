@@ -9,12 +9,9 @@ use crate::error::Result;
 use crate::folder::entries;
 use crate::gateway::Gateway;
 use crate::kernel::netns::NetNs;
-use crate::kernel::{pins, syscall};
+use crate::kernel::pins;
 use crate::state::Settings;
 use crate::topology::host::{Host, NAMED, topologies};
-
-/// `NSFS_MAGIC`
-const NSFS: i64 = 0x6e73_6673;
 
 /// Takes down all topologies, deletes the rules and settings of all network namespaces, and removes what namespaces that are gone left behind. Tells
 /// each step before it is taken.
@@ -22,27 +19,30 @@ const NSFS: i64 = 0x6e73_6673;
 /// # Errors
 /// When privileges are missing, or the kernel refuses a step; those before it were taken.
 pub fn reset(told: &mut dyn FnMut(&dyn fmt::Display)) -> Result<()> {
-    {
-        let host = Host::open()?;
-        for name in topologies(std::iter::empty())? {
-            host.down(&name, &mut |step| told(&format_args!("{name}: {step}")))?;
-        }
+    // Until the end: what is made meanwhile is not to be taken for something left behind.
+    let host = Host::open()?;
+    for name in topologies(std::iter::empty())? {
+        host.down(&name, &mut |step| told(&format_args!("{name}: {step}")))?;
     }
+    let mut living = HashSet::new();
     for (path, namespace) in namespaces() {
-        // A namespace can end meanwhile.
-        let flushed = namespace.enter(|| {
+        let (number, flushed) = namespace.enter(|| {
+            let number = pins::namespace_cookie()?;
             let Some(mut gateway) = Gateway::look()? else {
-                return Ok(false);
+                return Ok((number, false));
             };
             gateway.flush()?;
             gateway.set(Settings::default())?;
-            Ok(true)
-        });
-        if flushed? {
+            Ok((number, true))
+        })?;
+        living.insert(number);
+        if flushed {
             told(&format_args!("- rules of {}", path.display()));
         }
     }
-    pins::remove_orphans(&mut |folder| told(&format_args!("- {}", folder.display())))
+    pins::remove_orphans(&living, &mut |folder| {
+        told(&format_args!("- {}", folder.display()));
+    })
 }
 
 /// All network namespaces that have a name or a process, each once.
@@ -52,8 +52,7 @@ fn namespaces() -> Vec<(PathBuf, NetNs)> {
     let mut known = HashSet::new();
     let mut found = Vec::new();
     for path in of(NAMED).chain(of_processes) {
-        // A name whose mount is gone is no namespace.
-        if syscall::file_system(&path) == Some(NSFS)
+        if NetNs::is_there(&path)
             && let Ok(namespace) = NetNs::open(&path)
             && let Ok(file) = namespace.file().metadata()
             && known.insert((file.dev(), file.ino()))

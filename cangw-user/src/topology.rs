@@ -179,8 +179,10 @@ impl Topology {
             let interfaces = self.interfaces(name).into_iter();
             interfaces.map(move |interface| (interface.to_owned(), handling))
         });
+        let buses: BTreeMap<_, _> = buses.collect();
         Shape {
-            buses: buses.collect(),
+            is_made: !buses.is_empty(),
+            buses,
             devices: devices.collect(),
             ecus: ecus.collect(),
             routes,

@@ -71,6 +71,13 @@ fn reset_leaves_nothing_behind() {
     Cangw::Ours.must(gateway, "-A -s x0 -d x1");
     let answer = call(gateway, "up", TWO_BUSES);
     assert_eq!(answer.code, 0, "{answer:?}");
+    // Without ECUs.
+    let answer = call(
+        gateway,
+        "up",
+        "version = 1\nname = \"bare\"\n[bus.lonely]\n",
+    );
+    assert_eq!(answer.code, 0, "{answer:?}");
     let elsewhere = Lab::new("reset", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
     Cangw::Ours.must(&elsewhere.namespace, "-A -s x0 -d x1");
     Cangw::Ours.must(&elsewhere.namespace, "settings max-hops 3");
@@ -88,7 +95,9 @@ fn reset_leaves_nothing_behind() {
         assert!(said.stderr.contains(part), "{part}: {said:?}");
     }
     assert!(!Path::new(PINS).exists(), "pins");
-    assert!(!Path::new("/run/netns/car").exists());
+    for name in ["car", "bare"] {
+        assert!(!Path::new("/run/netns").join(name).exists(), "{name}");
+    }
     for namespace in [gateway, &elsewhere.namespace] {
         assert_eq!(Cangw::Ours.list(namespace), []);
         let qdiscs = namespace.output("tc", &["qdisc", "show"]);

@@ -227,10 +227,19 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
         if boot == 1 {
             privileges(&system);
             killed(&system);
+            // An upgrade beside the running daemon.
+            system.must(&format!("dpkg --no-triggers -i /{NAME}"));
+            system.until(IS_ACTIVE);
+            assert_eq!(system.must("cangw diff /etc/cangw/car.toml"), "");
             system.stop();
         }
     }
 
+    // Who removes it and installs it again wants it to run.
+    system.must("dpkg --no-triggers -r cangw");
+    system.must(&format!("dpkg --no-triggers -i /{NAME}"));
+    system.until(IS_ACTIVE);
+    system.must("systemctl is-enabled cangwd.service cangwd.socket");
     system.must(&format!("dpkg --no-triggers -r cangw && rm /{NAME}"));
     assert_eq!(
         system.must("ip netns list; ip -br link | grep -v '^lo '; true"),

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use cangw::kernel::netns::NetNs;
+use cangw::kernel::pins::Pins;
 use cangw::options::Policy;
 use cangw::topology::{EcuHandle, Topology};
 use cangw_tests::frame::Frame;
@@ -373,6 +375,32 @@ id = ["123"]
         details().contains("bitrate 500000"),
         "a device stays as it is"
     );
+}
+
+/// Somebody who made a topology was killed in the middle: the next one goes on with what is there.
+#[test]
+fn what_was_interrupted_is_finished() {
+    let gateway = Namespace::new("topology");
+    let before = traces(&gateway);
+    // Before the namespace was mounted, and before it had a bus.
+    let path = Path::new("/run/netns/car");
+    fs::write(path, "").expect("a file can be written");
+    fs::write("/run/netns/car.engine", "").expect("a file can be written");
+    let up = Up::new(&gateway, TWO_BUSES);
+    Cangw::Ours.must(&gateway, "down car");
+    assert_eq!(traces(&gateway), before);
+    let made = NetNs::create(path).expect("a namespace can be made");
+    let mark = || Pins::open(true)?.expect("bpffs").mark("made=");
+    made.enter(mark).expect("a mark can be left");
+    drop(made);
+    up.change(TWO_BUSES);
+    assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, "");
+    // Somebody else's rules in the namespace of the buses are no business of the buses.
+    let buses = Namespace::of_others("car");
+    Cangw::Ours.must(&buses, "-F");
+    assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, "");
+    drop((up, buses));
+    assert_eq!(traces(&gateway), before);
 }
 
 /// The kernel's broadcast ends at a port that is down.

@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use tracing::info;
 
+use super::failures::{Failures, RETRY};
 use crate::error::{Error, Result};
 use crate::folder::entries;
 use crate::gateway::Gateway;
 use crate::kernel::netns::NetNs;
 use crate::topology::Topology;
-use crate::topology::host::{Host, buses_path};
+use crate::topology::host::{Host, Stubborn, buses_path};
 
 /// Where topologies are described.
 #[derive(Clone, Debug)]
@@ -60,6 +62,9 @@ impl Sources {
     }
 }
 
+/// Name of the rules among topologies, which all have longer ones.
+const RULES: &str = "";
+
 /// What came of a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -73,6 +78,14 @@ pub struct Outcome {
     pub steps: usize,
     /// What could not be done.
     pub errors: Vec<String>,
+    /// When to try that again.
+    pub again: Option<Instant>,
+}
+
+impl Outcome {
+    pub fn again_at(&mut self, time: Instant) {
+        self.again = Some(self.again.map_or(time, |again| again.min(time)));
+    }
 }
 
 impl fmt::Display for Outcome {
@@ -95,6 +108,8 @@ pub struct Keeper {
     topologies: Vec<Topology>,
     /// Names of topologies that are not described any more.
     gone: BTreeSet<String>,
+    failures: Failures,
+    stubborn: Stubborn,
 }
 
 impl Keeper {
@@ -107,6 +122,8 @@ impl Keeper {
             topologies: sources.read()?,
             sources,
             gone: BTreeSet::new(),
+            failures: Failures::default(),
+            stubborn: Stubborn::new(),
         })
     }
 
@@ -116,6 +133,7 @@ impl Keeper {
     /// As [`Self::load`]; then nothing changes.
     pub fn reload(&mut self) -> Result<()> {
         let topologies = self.sources.read()?;
+        self.failures = Failures::default();
         let before = std::mem::replace(&mut self.topologies, topologies);
         self.gone.extend(before.into_iter().map(|t| t.name));
         let topologies = &self.topologies;
@@ -131,7 +149,8 @@ impl Keeper {
         NetNs::current().into_iter().chain(buses).collect()
     }
 
-    /// Makes everything as it should be, as far as possible.
+    /// Makes everything as it should be, as far as possible. What failed is left alone for a while: an attempt that is undone changes interfaces, too, and
+    /// would lead to the next one at once.
     pub fn keep(&mut self) -> Outcome {
         let mut outcome = Outcome {
             topologies: self.topologies.iter().map(|t| t.name.clone()).collect(),
@@ -139,11 +158,14 @@ impl Keeper {
         };
         if let Err(e) = self.keep_topologies(&mut outcome) {
             outcome.errors.push(e.to_string());
+            outcome.again_at(Instant::now() + RETRY);
         }
-        match keep_rules() {
-            Ok((rules, waiting)) => (outcome.rules, outcome.waiting) = (rules, waiting),
-            Err(e) => outcome.errors.push(e.to_string()),
-        }
+        let mut counts = (0, 0);
+        self.failures.attempt(RULES, &mut outcome, || {
+            counts = keep_rules()?;
+            Ok(())
+        });
+        (outcome.rules, outcome.waiting) = counts;
         outcome
     }
 
@@ -152,21 +174,25 @@ impl Keeper {
             return Ok(());
         }
         let host = Host::open()?;
-        let Outcome { errors, steps, .. } = outcome;
+        let mut steps = 0;
         let mut tell = |name: &str, step: &dyn fmt::Display| {
-            *steps += 1;
+            steps += 1;
             info!("{name}: {step}");
         };
+        let failures = &mut self.failures;
         self.gone.retain(|name| {
-            let down = host.down(name, &mut |step| tell(name, step));
-            errors.extend(down.as_ref().err().map(|e| format!("{name}: {e}")));
-            down.is_err()
+            !failures.attempt(name, outcome, || {
+                host.down(name, &mut |step| tell(name, step))
+            })
         });
         for topology in &self.topologies {
             let name = &topology.name;
-            let kept = host.keep(topology, &mut |step| tell(name, step));
-            errors.extend(kept.err().map(|e| format!("{name}: {e}")));
+            let stubborn = &mut self.stubborn;
+            failures.attempt(name, outcome, || {
+                host.keep(topology, stubborn, &mut |step| tell(name, step))
+            });
         }
+        outcome.steps = steps;
         Ok(())
     }
 

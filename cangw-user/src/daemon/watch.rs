@@ -44,11 +44,13 @@ impl Watches {
             let identity = (file.dev(), file.ino());
             let known = self.tasks.remove(&identity);
             let task = known.filter(|task| !task.is_finished()).or_else(|| {
-                // Until now, nobody looked.
-                self.changed.notify_one();
                 let subscribed = namespace.enter(netlink::subscribe);
                 match subscribed.and_then(netlink::register) {
-                    Ok(socket) => Some(tokio::spawn(watch(socket, Arc::clone(&self.changed)))),
+                    Ok(socket) => {
+                        // Until now, nobody looked.
+                        self.changed.notify_one();
+                        Some(tokio::spawn(watch(socket, Arc::clone(&self.changed))))
+                    }
                     Err(e) => {
                         warn!("{e}");
                         None
@@ -74,6 +76,8 @@ async fn watch(socket: AsyncFd<Socket>, changed: Arc<Notify>) {
             Ok(Err(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => changed.notify_one(),
             Ok(Err(e)) => {
                 warn!("no longer watches interfaces: {e}");
+                // The next pass opens another.
+                changed.notify_one();
                 return;
             }
             Ok(Ok((bytes, _))) => {

@@ -99,10 +99,6 @@ impl<'a> Hub<'a> {
             .info()
             .map_err(failed("ask for the program of a bus"))?
             .id();
-        let _ = fs::remove_file(self.pin("program"));
-        program
-            .pin(self.pin("program"))
-            .map_err(failed("pin the program of a bus"))?;
         self.lost_map()?
             .insert(number, 0, 0)
             .map_err(failed("count what a bus loses"))?;
@@ -115,9 +111,16 @@ impl<'a> Hub<'a> {
             map.set(place, *ifindex, None, 0)
                 .map_err(failed("fill the ports of a bus"))?;
         }
-        let _ = fs::remove_file(self.pin("ports"));
-        map.pin(self.pin("ports"))
-            .map_err(failed("pin the ports of a bus"))
+        // The map first: a port that is added from now on is to be known to the program that it gets.
+        bpf::replace(self.pins, &self.pin_name("ports"), |path| {
+            map.pin(path).map_err(failed("pin the ports of a bus"))
+        })?;
+        let program: &mut Xdp = bpf::program(&mut ebpf, PROGRAM)?;
+        bpf::replace(self.pins, &self.pin_name("program"), |path| {
+            program
+                .pin(path)
+                .map_err(failed("pin the program of a bus"))
+        })
     }
 
     fn lost_map(&self) -> Result<HashMap<MapData, u32, u64>> {
@@ -224,6 +227,6 @@ impl<'a> Hub<'a> {
     /// When a pin cannot be removed.
     pub fn delete(&self) -> Result<()> {
         let prefix = format!("{}+", self.bus);
-        self.pins.remove(|name| !name.starts_with(&prefix))
+        self.pins.remove_all(|name| !name.starts_with(&prefix))
     }
 }

@@ -8,6 +8,9 @@ use std::thread;
 use super::syscall;
 use crate::error::{Error, Result};
 
+/// `NSFS_MAGIC`
+const NSFS: i64 = 0x6e73_6673;
+
 /// A network namespace.
 pub struct NetNs(File);
 
@@ -30,6 +33,12 @@ impl NetNs {
             .map_err(|e| Error::io(format!("open the network namespace {}", path.display()), e))
     }
 
+    /// Whether a file is a namespace's. One whose mount is gone, or was never made, is not.
+    #[must_use]
+    pub fn is_there(path: &Path) -> bool {
+        syscall::file_system(path) == Some(NSFS)
+    }
+
     /// Makes a namespace and gives it a file, in a folder that is made when it is not there.
     ///
     /// # Errors
@@ -41,6 +50,10 @@ impl NetNs {
             builder.recursive(true).mode(0o755);
             builder.create(folder).map_err(failed)?;
             syscall::share_mounts(folder).map_err(failed)?;
+        }
+        if !Self::is_there(path) {
+            // Left by somebody who was interrupted. Fails when there is none.
+            let _ = fs::remove_file(path);
         }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o444);

@@ -1,5 +1,6 @@
 //! Where the rules live between calls: a folder in bpffs for each network namespace, which is also the lock.
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -43,23 +44,28 @@ pub fn mounted() -> Result<()> {
     bpffs().map(drop)
 }
 
-/// Removes the folders of network namespaces, except those that somebody has locked. To be called when no namespace has rules: then those that are
-/// left are of namespaces that are gone. `told` is given each.
+/// Removes the folders of network namespaces that are not among these, by their numbers. `told` is given each.
 ///
 /// # Errors
 /// When bpffs is missing, or something cannot be removed.
-pub fn remove_orphans(told: &mut dyn FnMut(&Path)) -> Result<()> {
+pub fn remove_orphans(living: &HashSet<u64>, told: &mut dyn FnMut(&Path)) -> Result<()> {
     let all = bpffs()?.join("cangw");
     let failed = |e| Error::io(format!("remove what is in {}", all.display()), e);
     for folder in entries(&all)? {
-        let lock = File::open(&folder).map_err(failed)?;
-        if lock.try_lock().is_ok() {
+        let number = folder.file_name().and_then(|name| name.to_str());
+        let number = number.and_then(|name| name.parse().ok());
+        if number.is_some_and(|number| !living.contains(&number)) {
             told(&folder);
             fs::remove_dir_all(&folder).map_err(failed)?;
         }
     }
     let _ = fs::remove_dir(&all);
     Ok(())
+}
+
+/// Whether something among the pins belongs to the buses of a topology, whose namespace can have a gateway, too.
+fn is_of_buses(name: &str) -> bool {
+    name.contains(['+', '='])
 }
 
 impl Pins {
@@ -162,11 +168,19 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes pins for which `keep` is false.
+    /// Removes pins of the gateway for which `keep` is false.
     ///
     /// # Errors
     /// When a pin cannot be removed.
     pub fn remove(&self, keep: impl Fn(&str) -> bool) -> Result<()> {
+        self.remove_all(|name| is_of_buses(name) || keep(name))
+    }
+
+    /// Removes pins of the gateway and of buses for which `keep` is false.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn remove_all(&self, keep: impl Fn(&str) -> bool) -> Result<()> {
         let failed = |e| Error::io(format!("remove the pins in {}", self.folder.display()), e);
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
@@ -13,7 +14,7 @@ use super::{Topology, is_name};
 use crate::error::{Error, Result};
 use crate::folder::entries;
 use crate::gateway::{Absent, Gateway, InterfaceChange};
-use crate::kernel::can;
+use crate::kernel::can::{self, CanConfig};
 use crate::kernel::filter::flood;
 use crate::kernel::hub::Hub;
 use crate::kernel::link::{self, Link};
@@ -22,16 +23,24 @@ use crate::kernel::netns::NetNs;
 use crate::kernel::pins::Pins;
 use crate::state::State;
 
+/// The mark of a namespace of buses, among its pins.
+const MADE: &str = "made=";
 /// Names of the buses' ends of the gateway's ports begin so.
 const GATEWAY: &str = "gateway";
 /// Where `ip netns` looks for namespaces.
 pub(crate) const NAMED: &str = "/run/netns";
+/// Who changes topologies holds it.
+const LOCK: &str = "/run/cangw.lock";
 
 /// The host, locked against others that change topologies.
 pub struct Host {
     here: NetNs,
     _lock: File,
 }
+
+/// Devices that are not as they were told to be, such as those that report another bit rate: what was wanted, and what they were then. They are not
+/// told again, because a device is down meanwhile.
+pub type Stubborn = BTreeMap<String, (CanConfig, CanConfig)>;
 
 /// Is given each step before it is taken, and what else a user should know.
 pub type Told<'a> = dyn FnMut(&dyn fmt::Display) + 'a;
@@ -79,9 +88,12 @@ pub fn ecus() -> Result<Vec<(String, String)>> {
 /// When the folder of namespaces cannot be read.
 pub fn topologies<'a>(routed: impl Iterator<Item = &'a str>) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    for (topology, ecu) in ecus()? {
-        if is_ours(&topology, &ecu)? {
-            names.insert(topology);
+    for path in entries(Path::new(NAMED))? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(name) = name.filter(|name| is_name(name))
+            && (has_mark(&path, MADE)? || !buses_of(name)?.is_empty())
+        {
+            names.insert(name.to_owned());
         }
     }
     names.extend(routed.filter(|name| !name.is_empty()).map(str::to_owned));
@@ -95,9 +107,12 @@ impl Host {
     /// When privileges are missing, or the folder of namespaces cannot be used.
     pub fn open() -> Result<Self> {
         crate::capability::require("changing topologies")?;
-        let failed = |e| Error::io(format!("lock {NAMED}"), e);
-        fs::create_dir_all(NAMED).map_err(failed)?;
-        let lock = File::open(NAMED).map_err(failed)?;
+        let failed = |e| Error::io(format!("lock {LOCK}"), e);
+        // Not a file or folder that others can open, and so lock.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW);
+        let lock = options.open(LOCK).map_err(failed)?;
         lock.lock().map_err(failed)?;
         Ok(Self {
             here: NetNs::current()?,
@@ -121,9 +136,11 @@ impl Host {
         };
         let links = link::list(&Netlink::open()?)?;
         let mut buses = BTreeMap::new();
-        if buses_path(topology).exists() {
+        let path = buses_path(topology);
+        if NetNs::is_there(&path) {
+            shape.is_made = true;
             buses = buses_of(topology)?;
-            if buses.is_empty() {
+            if buses.is_empty() && !has_mark(&path, MADE)? {
                 return Err(Error::ForeignNamespace {
                     name: topology.to_owned(),
                 });
@@ -160,7 +177,7 @@ impl Host {
     /// As [`Self::shape`].
     pub fn lost(&self, topology: &str) -> Result<BTreeMap<String, u64>> {
         let path = buses_path(topology);
-        if !path.exists() {
+        if !NetNs::is_there(&path) {
             return Ok(BTreeMap::new());
         }
         NetNs::open(&path)?.enter(|| {
@@ -195,12 +212,34 @@ impl Host {
     ///
     /// # Errors
     /// As [`Self::up`].
-    pub fn keep(&self, topology: &Topology, told: &mut Told<'_>) -> Result<()> {
+    pub fn keep(
+        &self,
+        topology: &Topology,
+        stubborn: &mut Stubborn,
+        told: &mut Told<'_>,
+    ) -> Result<()> {
         let mut wanted = topology.shape();
-        let devices = can::list(&Netlink::open()?)?;
-        let is_there = |name: &String| devices.iter().any(|(device, _)| device == name);
-        wanted.devices.retain(|name, _| is_there(name));
-        self.make(&topology.name, &wanted, Absent::Waited, told)
+        let devices = || can::list(&Netlink::open()?).map(BTreeMap::from_iter);
+        let before = devices()?;
+        wanted.devices.retain(|name, config| {
+            let now = before.get(name);
+            now.is_some_and(|now| stubborn.get(name) != Some(&(*config, *now)))
+        });
+        self.make(&topology.name, &wanted, Absent::Waited, told)?;
+        let after = devices()?;
+        for (name, config) in wanted.devices {
+            if let Some(now) = after.get(&name)
+                // One that is down was taken down meanwhile.
+                && now.up
+                && !now.has(&config)
+            {
+                told(&format_args!(
+                    "device {name} has taken what it is told otherwise"
+                ));
+                stubborn.insert(name, (config, *now));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a topology down.
@@ -260,7 +299,11 @@ impl Host {
     ) -> Result<()> {
         let buses = || NetNs::open(&buses_path(topology));
         match step {
-            Step::AddTopology => NetNs::create(&buses_path(topology)).map(drop),
+            Step::AddTopology => {
+                let made = NetNs::create(&buses_path(topology))?;
+                // Whoever is interrupted from here on leaves something that is known for ours.
+                made.enter(|| pins()?.mark(MADE))
+            }
             Step::AddBus(bus, ports) => buses()?.enter(|| Hub::new(&pins()?, bus).create(*ports)),
             Step::AddGateway(bus, mtu) => {
                 buses()?.enter(|| add_port((bus, GATEWAY), *mtu, (bus, &self.here)))
@@ -328,12 +371,17 @@ fn mark_of(ecu: &str) -> String {
 }
 
 fn is_ours(topology: &str, ecu: &str) -> Result<bool> {
-    if !buses_path(topology).exists() {
+    has_mark(&buses_path(topology), &mark_of(ecu))
+}
+
+/// Whether the pins of a namespace have a mark.
+fn has_mark(namespace: &Path, mark: &str) -> Result<bool> {
+    if !NetNs::is_there(namespace) {
         return Ok(false);
     }
-    NetNs::open(&buses_path(topology))?.enter(|| {
+    NetNs::open(namespace)?.enter(|| {
         let pins = Pins::open(false)?;
-        Ok(pins.is_some_and(|pins| pins.path(&mark_of(ecu)).exists()))
+        Ok(pins.is_some_and(|pins| pins.path(mark).exists()))
     })
 }
 
@@ -344,6 +392,9 @@ fn is_end_of(link: &Link, ports: &[BusPort]) -> bool {
 
 /// The buses of a topology, with their ports.
 fn buses_of(topology: &str) -> Result<BTreeMap<String, Vec<BusPort>>> {
+    if !NetNs::is_there(&buses_path(topology)) {
+        return Ok(BTreeMap::new());
+    }
     NetNs::open(&buses_path(topology))?.enter(|| {
         let Some(pins) = Pins::open(false)? else {
             return Ok(BTreeMap::new());

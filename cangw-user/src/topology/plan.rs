@@ -12,6 +12,8 @@ use crate::rule::Rule;
 pub struct Shape {
     /// The virtual buses, by name.
     pub buses: BTreeMap<String, BusShape>,
+    /// Whether there is a namespace of the buses.
+    pub is_made: bool,
     /// Real devices, by the names of their interfaces. Those that nothing is wanted of are as they are.
     pub devices: BTreeMap<String, CanConfig>,
     /// The ECUs, by name: the bus of each interface.
@@ -117,7 +119,7 @@ impl fmt::Display for Step {
 pub fn plan(wanted: &Shape, actual: &Shape) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut rest = Vec::new();
-    if !wanted.buses.is_empty() && actual.buses.is_empty() {
+    if wanted.is_made && !actual.is_made {
         steps.push(Step::AddTopology);
     }
     let ports = |bus: &str| {
@@ -187,7 +189,7 @@ pub fn plan(wanted: &Shape, actual: &Shape) -> Vec<Step> {
     let is_gone = |bus: &&String| !wanted.buses.contains_key(*bus);
     let gone = actual.buses.keys().filter(is_gone);
     rest.extend(gone.cloned().map(Step::RemoveBus));
-    if wanted.buses.is_empty() && !actual.buses.is_empty() {
+    if actual.is_made && !wanted.is_made {
         rest.push(Step::RemoveTopology);
     }
     steps.append(&mut rest);
