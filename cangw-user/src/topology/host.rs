@@ -317,7 +317,7 @@ impl Host {
             }
             Step::AddEcu(ecu) => {
                 let path = ecu_path(topology, ecu);
-                if path.exists() {
+                if NetNs::is_there(&path) {
                     let name = format!("{topology}.{ecu}");
                     return Err(Error::ForeignNamespace { name });
                 }
@@ -371,7 +371,10 @@ fn mark_of(ecu: &str) -> String {
 }
 
 fn is_ours(topology: &str, ecu: &str) -> Result<bool> {
-    has_mark(&buses_path(topology), &mark_of(ecu))
+    Ok(
+        NetNs::is_there(&ecu_path(topology, ecu))
+            && has_mark(&buses_path(topology), &mark_of(ecu))?,
+    )
 }
 
 /// Whether the pins of a namespace have a mark.
