@@ -330,20 +330,15 @@ impl Host {
             }
             Step::SetRoutes { .. } => set_routes(topology, wanted, told),
             Step::RemovePort(Port { ecu, interface }) => {
-                let end = NetNs::open(&ecu_path(topology, ecu))?.enter(|| {
-                    let links = link::list(&Netlink::open()?)?;
-                    let found = links.iter().find(|link| link.name == *interface);
-                    Ok(found.and_then(|link| link.other_end))
-                })?;
-                buses()?.enter(|| remove_ports(|_, port| Some(port.ifindex) == end))
+                let mut links = NetNs::open(&ecu_path(topology, ecu))?
+                    .enter(|| link::list(&Netlink::open()?))?;
+                links.retain(|link| link.name == *interface);
+                buses()?.enter(|| remove_ports(|_, port| has_end(&links, port)))
             }
             Step::RemoveEcu(ecu) => {
                 let path = ecu_path(topology, ecu);
-                let ends = NetNs::open(&path)?.enter(|| {
-                    let links = link::list(&Netlink::open()?)?;
-                    Ok(links.iter().filter_map(|l| l.other_end).collect::<Vec<_>>())
-                })?;
-                buses()?.enter(|| remove_ports(|_, port| ends.contains(&port.ifindex)))?;
+                let links = NetNs::open(&path)?.enter(|| link::list(&Netlink::open()?))?;
+                buses()?.enter(|| remove_ports(|_, port| has_end(&links, port)))?;
                 NetNs::remove(&path)?;
                 buses()?.enter(|| pins()?.unmark(&mark_of(ecu)))
             }
@@ -391,6 +386,13 @@ fn has_mark(namespace: &Path, mark: &str) -> Result<bool> {
 fn is_end_of(link: &Link, ports: &[BusPort]) -> bool {
     let mut ports = ports.iter();
     ports.any(|port| port.other_end == Some(link.index) && link.other_end == Some(port.ifindex))
+}
+
+/// Whether the other end of a port is one of these, which are all of one namespace.
+fn has_end(links: &[Link], port: &BusPort) -> bool {
+    links
+        .iter()
+        .any(|link| is_end_of(link, std::slice::from_ref(port)))
 }
 
 /// The buses of a topology, with their ports.
