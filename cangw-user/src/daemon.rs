@@ -98,9 +98,9 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
     }
     let mut patience = Patience::new(Instant::now());
     let mut ready = false;
+    // The watches come first, so that what changes during a pass leads to another.
+    watches.follow(keeper.namespaces());
     loop {
-        // The watches come first, so that what changes during the pass leads to another.
-        watches.follow(keeper.namespaces());
         health.set_busy(Some(Instant::now()));
         let (returned, outcome) = spawn_blocking(move || {
             let outcome = keeper.keep();

@@ -313,13 +313,18 @@ fn a_failed_up_undoes_itself() {
     assert_eq!(traces(&gateway), before);
 }
 
+/// Two controllers on one bus.
+fn controllers() -> Lab {
+    Lab::new(
+        "topology",
+        &[Link::Hardware("can0"), Link::Hardware("can1")],
+    )
+}
+
 /// A real device gets its bit rate, only when it has another; the bus is the device.
 #[test]
 fn a_bus_can_be_a_real_device() {
-    let lab = Lab::new(
-        "topology",
-        &[Link::Hardware("can0"), Link::Hardware("can1")],
-    );
+    let lab = controllers();
     let gateway = &lab.namespace;
     let text = r#"
 version = 1
@@ -442,10 +447,7 @@ fn what_a_bus_loses_is_counted() {
 /// ECUs on a real bus: each frame is once on the wire, and once at each ECU but its sender.
 #[test]
 fn ecus_share_a_real_bus() {
-    let lab = Lab::new(
-        "topology",
-        &[Link::Hardware("can0"), Link::Hardware("can1")],
-    );
+    let lab = controllers();
     let gateway = &lab.namespace;
     let text = r#"
 version = 1

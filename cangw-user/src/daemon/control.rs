@@ -1,7 +1,7 @@
 //! The control socket: one JSON object on a line asks, one on a line answers.
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -127,9 +127,7 @@ fn bind(path: &Path) -> Result<StdListener> {
     let before = crate::kernel::syscall::set_umask(0o177);
     let listener = StdListener::bind(path);
     let _ = crate::kernel::syscall::set_umask(before);
-    let listener = listener.with_context(named)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(named)?;
-    Ok(listener)
+    listener.with_context(named)
 }
 
 /// Serves clients until the daemon ends.
