@@ -9,14 +9,16 @@ use aya_ebpf::bindings::xdp_action::XDP_ABORTED;
 use aya_ebpf::btf_maps::{DevMap, HashMap};
 use aya_ebpf::macros::{btf_map, tracepoint, xdp};
 use aya_ebpf::programs::{TracePointContext, XdpContext};
+use cangw_common::abi::{HubProgram, MAX_HUBS};
 
 /// The ports. Userspace makes it as large as the bus needs: the kernel looks at all its places for each frame.
 #[btf_map]
 static PORTS: DevMap<1> = DevMap::new();
 
-/// Frames that some ports missed, by the number of the program that gave them to the ports: a bus has another program after it has grown.
+/// The programs by their numbers: a bus has another one after it has grown. All buses of a topology share the map and `cangw_hub_lost`, because
+/// a tracepoint takes 64 programs only (`BPF_TRACE_MAX_PROGS`).
 #[btf_map]
-static LOST: HashMap<u32, u64, 64, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+static HUBS: HashMap<u32, HubProgram, MAX_HUBS, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Offset of `prog_id` in the record of `xdp:xdp_redirect_err` (include/trace/events/xdp.h).
 const TRACE_PROGRAM: usize = 8;
@@ -34,9 +36,10 @@ pub fn cangw_hub(_: XdpContext) -> u32 {
 pub fn cangw_hub_lost(ctx: TracePointContext) -> u32 {
     // SAFETY: the offset lies within the event's record.
     if let Ok(program) = unsafe { ctx.read_at::<u32>(TRACE_PROGRAM) }
-        && let Some(lost) = LOST.get_ptr_mut(program)
+        && let Some(hub) = HUBS.get_ptr_mut(program)
     {
-        counter::count(lost, 1);
+        // SAFETY: `hub` points to a value of the map, valid until the program ends.
+        counter::count(unsafe { &raw mut (*hub).lost }, 1);
     }
     0
 }

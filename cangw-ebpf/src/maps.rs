@@ -72,6 +72,9 @@ static FAN_TARGETS: ArrayOfMaps<DevMap<1>, AUX> = ArrayOfMaps::new();
 static FAN_COUNTS: PerCpuArray<u64, AUX> = PerCpuArray::new();
 #[btf_map]
 static FAN_OUT: Array<FanOut, 1, MMAPABLE> = Array::new();
+/// The numbers of the XDP programs of this network namespace.
+#[btf_map]
+static XDP_PROGRAMS: HashMap<u32, u32, { abi::MAX_XDP_PROGRAMS }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static LAST: PerCpuArray<LastRedirect, 1> = PerCpuArray::new();
 
@@ -310,6 +313,12 @@ pub fn remember(redirect: LastRedirect) {
 pub fn last() -> Option<LastRedirect> {
     // SAFETY: as in `remember`.
     LAST.get_ptr(0).map(|last| unsafe { *last })
+}
+
+/// Whether a program is this network namespace's at XDP.
+#[inline(always)]
+pub fn is_our_xdp(program: u32) -> bool {
+    XDP_PROGRAMS.get_ptr(program).is_some()
 }
 
 /// `BPF_F_BROADCAST`: to all interfaces of the map.

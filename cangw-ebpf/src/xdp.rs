@@ -11,7 +11,9 @@ use cangw_common::frame::{CLASSIC_LEN, FrameType, Layout, layout_by_length};
 use crate::access::Packet;
 use crate::maps::{self, Aux, LastRedirect};
 
-/// Offset of `ifindex` in the record of `xdp:xdp_redirect_err` (include/trace/events/xdp.h).
+/// Offset of `prog_id` in the record of `xdp:xdp_redirect_err` (include/trace/events/xdp.h).
+const TRACE_PROGRAM: usize = 8;
+/// Offset of `ifindex`.
 const TRACE_IFINDEX: usize = 16;
 /// Offset of `to_ifindex`.
 const TRACE_TO_IFINDEX: usize = 24;
@@ -129,15 +131,20 @@ fn redirect(
 /// that ran the program, before its next frame, so that the last one remembered is the one that failed.
 #[inline(always)]
 pub fn redirect_failed(ctx: &TracePointContext) {
-    // SAFETY: both offsets lie within the event's record.
-    let (Ok(source), Ok(target)) = (unsafe {
+    // SAFETY: all offsets lie within the event's record.
+    let (Ok(program), Ok(source), Ok(target)) = (unsafe {
         (
+            ctx.read_at::<u32>(TRACE_PROGRAM),
             ctx.read_at::<i32>(TRACE_IFINDEX),
             ctx.read_at::<i32>(TRACE_TO_IFINDEX),
         )
     }) else {
         return;
     };
+    // Other network namespaces have interfaces of the same indices.
+    if !maps::is_our_xdp(program) {
+        return;
+    }
     if target == 0 {
         // The frame was for several targets.
         if let Some((slot, _)) = maps::tables(source as u32) {

@@ -28,8 +28,6 @@ use self::watch::Watches;
 
 /// Changes come in groups: as many links as an adapter has, or all steps of `ip`. After the first, this long is waited for the others.
 const SETTLE: Duration = Duration::from_millis(20);
-/// A pass that takes longer hangs.
-const HANGS: Duration = Duration::from_secs(30);
 
 /// What `cangwd` is told.
 pub struct Options {
@@ -59,9 +57,10 @@ impl Health {
         *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    fn hangs(&self) -> bool {
+    /// Whether a pass has been running for longer than this.
+    fn hangs(&self, limit: Duration) -> bool {
         let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.is_some_and(|since| since.elapsed() > HANGS)
+        busy.is_some_and(|since| since.elapsed() > limit)
     }
 }
 
@@ -94,13 +93,13 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         tokio::spawn(control::serve(listener, control))
     });
     if let Some(period) = sd_notify::watchdog_enabled() {
-        tokio::spawn(feed_watchdog(period / 2, Arc::clone(&health)));
+        tokio::spawn(feed_watchdog(period, Arc::clone(&health)));
     }
     let mut patience = Patience::new(Instant::now());
     let mut ready = false;
-    // The watches come first, so that what changes during a pass leads to another.
-    watches.follow(keeper.namespaces());
     loop {
+        // Those that have lost their names are to go before others are made.
+        watches.follow(keeper.namespaces());
         health.set_busy(Some(Instant::now()));
         let (returned, outcome) = spawn_blocking(move || {
             let outcome = keeper.keep();
@@ -192,11 +191,12 @@ fn tell(health: &Health, outcome: Outcome) {
         .unwrap_or_else(PoisonError::into_inner) = outcome;
 }
 
-async fn feed_watchdog(every: Duration, health: Arc<Health>) {
-    let mut ticks = tokio::time::interval(every);
+/// Tells the service manager that this process is alive, unless a pass takes longer than the manager's patience.
+async fn feed_watchdog(patience: Duration, health: Arc<Health>) {
+    let mut ticks = tokio::time::interval(patience / 2);
     loop {
         ticks.tick().await;
-        if !health.hangs() {
+        if !health.hangs(patience) {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
     }

@@ -110,7 +110,7 @@ pub enum Error {
     },
     /// An interface cannot echo, because another program's qdisc stands where `clsact` belongs.
     #[error(
-        "{interface} has an ingress qdisc of another program, but -e needs clsact there, which has the same hook and one more; remove it with `tc qdisc del dev {interface} ingress` (its filters go with it), and add clsact"
+        "{interface} has an ingress qdisc of another program or with its filters, but -e needs clsact there, which has the same hook and one more; remove it with `tc qdisc del dev {interface} ingress` (its filters go with it), and add clsact"
     )]
     IngressQdisc {
         /// The interface.

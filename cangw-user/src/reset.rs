@@ -40,9 +40,13 @@ pub fn reset(told: &mut dyn FnMut(&dyn fmt::Display)) -> Result<()> {
             told(&format_args!("- rules of {}", path.display()));
         }
     }
-    pins::remove_orphans(&living, &mut |folder| {
-        told(&format_args!("- {}", folder.display()));
-    })
+    for (number, folder) in pins::folders()? {
+        if !living.contains(&number) {
+            told(&format_args!("- {}", folder.display()));
+            pins::remove_folder(&folder)?;
+        }
+    }
+    Ok(())
 }
 
 /// All network namespaces that have a name or a process, each once.

@@ -92,6 +92,8 @@ pub struct Live {
     pub fingerprint: u64,
     /// Slots of the rules whose targets XDP serves at once.
     pub fan_out: Vec<u32>,
+    /// How many filters it has, without those in front of the program.
+    pub filters: u32,
     /// Of the two filters in front of the program, if there are two: whether the one that copies is asked first.
     pub copies_first: Option<bool>,
 }

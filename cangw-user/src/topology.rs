@@ -136,6 +136,7 @@ impl Topology {
             let shape = BusShape {
                 mtu: bus.mtu(),
                 has_gateway: true,
+                is_whole: true,
             };
             (name.clone(), shape)
         });

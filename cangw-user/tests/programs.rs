@@ -183,6 +183,7 @@ fn what_is_not_a_frame_is_counted_and_passed_on() {
 fn classic_frames_are_fanned_out_while_all_targets_are_up() {
     let (mut loaded, pins) = load();
     let live = Live {
+        filters: 0,
         ifindex: LOOPBACK,
         slot: abi::slot(LOOPBACK, 0),
         generation: 0,

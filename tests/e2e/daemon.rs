@@ -140,19 +140,26 @@ fn a_new_file_is_taken_up_whole_or_not_at_all() {
 #[test]
 fn what_vanishes_of_a_topology_comes_back() {
     let gateway = Namespace::new("daemon");
+    let before = traces(&gateway);
     let _down = Down(&gateway);
     let file = File::new(TWO_BUSES);
     let daemon = Daemon::start(&gateway, &[file.path()]);
     let engine = Namespace::of_others("car.engine");
+    // Keeps the namespace of its ECU alive.
+    let program = CanSocket::open(&Namespace::of_others("car.dashboard"), "can0");
     let remove = |what: &str| match what {
         "the interface of an ECU" => engine.ip("link del can0"),
         "an ECU" => gateway.ip("netns del car.brakes"),
-        _ => gateway.ip("link del body"),
+        "an ECU with a program" => gateway.ip("netns del car.dashboard"),
+        "the gateway's interface" => gateway.ip("link del body"),
+        _ => gateway.ip("netns del car"),
     };
     for what in [
         "the interface of an ECU",
         "an ECU",
+        "an ECU with a program",
         "the gateway's interface",
+        "the namespace of the buses",
     ] {
         remove(what);
         let time = until(what, &daemon, || is_up(&gateway, TWO_BUSES));
@@ -163,6 +170,9 @@ fn what_vanishes_of_a_topology_comes_back() {
     let frame = Frame::classic(0x0C8, &[1]);
     sender.send(&frame);
     assert_eq!(receiver.receive(), frame);
+    drop((engine, program, sender, receiver, daemon));
+    Cangw::Ours.must(&gateway, "down car");
+    assert_eq!(traces(&gateway), before);
 }
 
 /// A frame that is sent again and again until it comes out at the far end; how long that took.
@@ -286,15 +296,57 @@ fn a_controller_is_set_up_again() {
 }
 
 #[test]
-fn a_qdisc_that_somebody_deletes_comes_back() {
+fn filters_that_somebody_takes_come_back() {
     let lab = Lab::new("daemon", &[Link::Vxcan("x0"), Link::Vxcan("x1")]);
     let namespace = &lab.namespace;
+    let tc = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        let _ = namespace.output("tc", &words);
+    };
+    // Somebody else's qdisc, to begin with.
+    tc("qdisc add dev x0 clsact");
     Cangw::Ours.must(namespace, "-A -s x0 -d x1 -f 123:7FF");
     let daemon = Daemon::start(namespace, &[]);
-    let _ = namespace.output("tc", &["qdisc", "del", "dev", "x0", "ingress"]);
     let sender = CanSocket::open(namespace, "x0p");
     let receiver = CanSocket::open(namespace, "x1p");
-    until_forwarded(&daemon, &sender, &receiver);
+    for changes in [
+        &["qdisc del dev x0 clsact"][..],
+        &["qdisc del dev x0 ingress"],
+        &["qdisc del dev x0 ingress", "qdisc add dev x0 ingress"],
+        &["filter del dev x0 ingress"],
+        &["filter del dev x0 ingress pref 51713"],
+    ] {
+        changes.iter().for_each(|change| tc(change));
+        let time = until_forwarded(&daemon, &sender, &receiver);
+        println!("after {changes:?}: {time:?}");
+        while receiver.receive_within(Duration::from_millis(20)).is_some() {}
+    }
+    // A qdisc with somebody else's filter stays.
+    tc("filter add dev x0 ingress pref 10 protocol all matchall action ok");
+    drop(daemon);
+    Cangw::Ours.must(namespace, "-F");
+    let left = namespace.output("tc", &["filter", "show", "dev", "x0", "ingress"]);
+    assert!(left.contains("pref 10 ") && !left.contains("bpf"), "{left}");
+}
+
+/// The service manager hears nothing of a daemon that hangs.
+#[test]
+fn a_pass_that_hangs_is_no_sign_of_life() {
+    const LONG: Duration = Duration::from_secs(2);
+    let gateway = Namespace::new("daemon");
+    let _down = Down(&gateway);
+    let file = File::new(TWO_BUSES);
+    let mut daemon = Daemon::start(&gateway, &[file.path()]);
+    daemon.wait_for("WATCHDOG=1");
+    let lock = fs::File::open("/run/cangw.lock").expect("topologies have a lock");
+    lock.lock().expect("it can be held");
+    daemon.signal(libc::SIGHUP);
+    daemon.wait_for("READY=1");
+    thread::sleep(LONG);
+    assert!(!daemon.is_alive_within(LONG), "{}", daemon.log());
+    drop(lock);
+    daemon.wait_for("WATCHDOG=1");
+    assert!(is_up(&gateway, TWO_BUSES));
 }
 
 /// Reloads, kills and other interfaces, and each frame arrives once, in order.

@@ -3,6 +3,7 @@
 use cangw_tests::frame::{BRS, EFF, Frame};
 use cangw_tests::kernel;
 use cangw_tests::lab::{Lab, Link};
+use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Cangw, json};
 
 const LINKS: [Link; 4] = [
@@ -124,6 +125,35 @@ fn xdp_serves_what_another_gateway_redirects() {
     assert_eq!(
         interfaces[1]["reasons"]["unmatched"], 2,
         "each once: {interfaces:#}"
+    );
+}
+
+/// Two gateways whose interfaces have the same indices: a redirect of one that fails is no business of the other.
+#[test]
+fn xdp_counts_its_own_errors_only() {
+    let labs: Vec<Lab> = (0..2).map(|_| Lab::new("engines", &LINKS)).collect();
+    let rule = "rule add -s x0 -d x1 --exclusive --engine xdp";
+    labs.iter()
+        .for_each(|lab| drop(Cangw::Ours.must(&lab.namespace, rule)));
+    let frame = Frame::classic(0x123, &[1]);
+    let senders = labs
+        .iter()
+        .map(|lab| CanSocket::open(&lab.namespace, "x0p"))
+        .collect::<Vec<_>>();
+    let receiver = CanSocket::open(&labs[0].namespace, "x1p");
+    labs[1].namespace.ip("link set x1 down");
+    for _ in 0..20 {
+        senders[0].send(&frame);
+        assert_eq!(receiver.receive(), frame);
+        senders[1].send(&frame);
+    }
+    let counts = |lab: &Lab| {
+        let rule = &Cangw::Ours.list(&lab.namespace)[0];
+        (rule.handled, rule.dropped)
+    };
+    assert_eq!(
+        labs.iter().map(counts).collect::<Vec<_>>(),
+        [(20, 0), (0, 20)]
     );
 }
 

@@ -9,12 +9,14 @@ use std::time::Duration;
 use cangw::kernel::netns::NetNs;
 use cangw::kernel::pins::Pins;
 use cangw::options::Policy;
+use cangw::topology::host::made;
 use cangw::topology::{EcuHandle, Topology};
 use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Answer, Cangw, json};
+use serde_json::Value;
 use socketcan::{CanFrame, EmbeddedFrame as _, Socket as _, StandardId};
 
 use crate::clean::programs;
@@ -394,10 +396,8 @@ fn what_was_interrupted_is_finished() {
     let up = Up::new(&gateway, TWO_BUSES);
     Cangw::Ours.must(&gateway, "down car");
     assert_eq!(traces(&gateway), before);
-    let made = NetNs::create(path).expect("a namespace can be made");
-    let mark = || Pins::open(true)?.expect("bpffs").mark("made=");
-    made.enter(mark).expect("a mark can be left");
-    drop(made);
+    let mark = || Pins::open(true)?.expect("bpffs").mark(&made()?);
+    drop(NetNs::create(path, mark).expect("a namespace can be made"));
     up.change(TWO_BUSES);
     assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, "");
     // Somebody else's rules in the namespace of the buses are no business of the buses.
@@ -533,4 +533,81 @@ fn a_route_loses_no_frame_while_the_topology_changes() {
     });
     let status = json(&gateway, "status --json");
     assert_eq!(status[0]["routes"][0]["handled"], sent, "{status:#}");
+}
+
+/// What the tables of a bus in the namespace `car` say of its programs is gone: they are of another build.
+fn forget_build(buses: &Namespace) {
+    let pins = buses.enter(|| Pins::open(false).expect("pins").expect("bpffs"));
+    let map = pins.path("+hubs");
+    let map = map.to_str().expect("a text");
+    let entries = buses.output("bpftool", &["-j", "map", "dump", "pinned", map]);
+    let entries: Value = serde_json::from_str(&entries).expect("JSON");
+    for entry in entries.as_array().expect("entries") {
+        let mut command = vec!["map", "delete", "pinned", map, "key"];
+        let key = entry["key"].as_array().expect("bytes");
+        command.extend(key.iter().map(|byte| byte.as_str().expect("a byte")));
+        let _ = buses.output("bpftool", &command);
+    }
+}
+
+#[test]
+fn a_bus_gets_what_somebody_took_and_new_programs() {
+    let gateway = Namespace::new("topology");
+    let up = Up::new(&gateway, TWO_BUSES);
+    let engine = CanSocket::open(&up.ecu("engine"), "can0");
+    let dashboard = CanSocket::open(&up.ecu("dashboard"), "can0");
+    let pass = || {
+        for (from, to, id, arrives) in [
+            (&engine, &dashboard, 0x105, 0x105),
+            (&dashboard, &engine, 0x294, 0x394),
+        ] {
+            from.send(&Frame::classic(id, &[1]));
+            assert_eq!(to.receive(), Frame::classic(arrives, &[1]));
+        }
+    };
+    pass();
+    let buses = Namespace::of_others("car");
+    let mended = |step: &str| {
+        assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, step);
+        up.change(TWO_BUSES);
+        assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, "");
+        pass();
+    };
+    // The port of the bus powertrain.
+    for port in ["gateway0", "gateway1"] {
+        let _ = buses.output("tc", &["filter", "del", "dev", port, "ingress"]);
+    }
+    let all = "~ programs and filters of bus body\n~ programs and filters of bus powertrain\n";
+    mended(all);
+    let ids = || -> Vec<String> {
+        let number = |line: &String| line.split(':').next().map(str::to_owned);
+        let ours = programs(&gateway).into_iter();
+        let hubs = ours.filter(|line| line.contains("name cangw_hub "));
+        hubs.filter_map(|line| number(&line)).collect()
+    };
+    let before = ids();
+    assert_eq!(before.len(), 2, "{before:?}");
+    forget_build(&buses);
+    mended(all);
+    let after = ids();
+    assert!(
+        after.iter().all(|id| !before.contains(id)),
+        "{before:?} {after:?}"
+    );
+}
+
+/// A tracepoint takes 64 programs only.
+#[test]
+fn a_topology_can_have_many_buses() {
+    let gateway = Namespace::new("topology");
+    let mut text = "version = 1\nname = \"car\"\n".to_owned();
+    for number in 0..70 {
+        text += &format!("[bus.bus{number}]\n");
+    }
+    text += "[ecu.one]\ninterfaces = { can0 = \"bus69\" }\n";
+    let up = Up::new(&gateway, &text);
+    let one = CanSocket::open(&up.ecu("one"), "can0");
+    let bus = CanSocket::open(&gateway, "bus69");
+    one.send(&Frame::classic(0x123, &[1]));
+    assert_eq!(bus.receive(), Frame::classic(0x123, &[1]));
 }

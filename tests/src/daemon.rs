@@ -104,6 +104,19 @@ impl Daemon {
         }
     }
 
+    /// Whether it says within a time from now on that it is alive.
+    pub fn is_alive_within(&mut self, time: Duration) -> bool {
+        while self.told.try_recv().is_ok() {}
+        let begin = std::time::Instant::now();
+        while let Some(rest) = time.checked_sub(begin.elapsed()) {
+            let told = self.told.recv_timeout(rest);
+            if told.is_ok_and(|text| text.lines().any(|line| line == "WATCHDOG=1")) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Sends it a signal.
     ///
     /// # Panics

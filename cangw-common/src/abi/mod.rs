@@ -7,6 +7,7 @@ mod counters;
 mod fan_out;
 mod flight;
 mod guard;
+mod hub;
 mod listeners;
 mod tables;
 mod watch;
@@ -15,17 +16,20 @@ pub use counters::*;
 pub use fan_out::*;
 pub use flight::*;
 pub use guard::*;
+pub use hub::*;
 pub use listeners::*;
 pub use tables::*;
 pub use watch::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
 /// Slots that are tried for an interface whose first slot is taken.
 pub const PROBES: u32 = 4;
+/// XDP programs that can be at work in one network namespace at a time: those of two builds, during an upgrade, and of some that failed.
+pub const MAX_XDP_PROGRAMS: usize = 16;
 /// Rules in one network namespace.
 pub const MAX_RULES: u32 = 32_768;
 /// Cells of an interface's tables: one for what each rule does in each distinct list. Cell 0 is "no rule".
@@ -57,6 +61,7 @@ const _: () = {
     assert!(size_of::<RuleCounters>() == 64);
     assert!(size_of::<InterfaceCounters>() == 64);
     assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 16 + 2 * QUEUE);
+    assert!(size_of::<HubProgram>() == 32);
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
     assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
@@ -71,8 +76,8 @@ mod pod {
     use crate::edit::Edit;
 
     use super::{
-        BucketKey, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables, WatchKey,
-        Watched, XlTables,
+        BucketKey, CrossChunk, Guard, Halves, HubProgram, InterfaceCounters, RuleCounters, Tables,
+        WatchKey, Watched, XlTables,
     };
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
@@ -92,6 +97,8 @@ mod pod {
     unsafe impl aya::Pod for XlTables {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Guard {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for HubProgram {}
     // SAFETY: as above.
     unsafe impl aya::Pod for BucketKey {}
     // SAFETY: as above.

@@ -1,13 +1,17 @@
-//! The kernel's notifications about interfaces, from several network namespaces.
+//! The kernel's notifications about interfaces, from several network namespaces, and about the namespaces' names.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkLayerType;
 use netlink_sys::Socket;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -15,6 +19,7 @@ use tracing::warn;
 
 use crate::kernel::netlink;
 use crate::kernel::netns::NetNs;
+use crate::topology::host::NAMED;
 
 /// Device and inode of a namespace's file.
 type Identity = (u64, u64);
@@ -23,6 +28,7 @@ type Identity = (u64, u64);
 pub struct Watches {
     changed: Arc<Notify>,
     tasks: HashMap<Identity, JoinHandle<()>>,
+    names: Option<thread::JoinHandle<()>>,
 }
 
 impl Watches {
@@ -31,11 +37,29 @@ impl Watches {
         Self {
             changed,
             tasks: HashMap::new(),
+            names: None,
+        }
+    }
+
+    /// Watches the folder of namespaces' names, once it is there: a namespace that has lost its name is to go, and its interfaces with it.
+    fn follow_names(&mut self) {
+        if self.names.as_ref().is_some_and(|task| !task.is_finished()) || !Path::new(NAMED).exists()
+        {
+            return;
+        }
+        match watch_folder(NAMED, Arc::clone(&self.changed)) {
+            Ok(thread) => {
+                // Until now, nobody looked.
+                self.changed.notify_one();
+                self.names = Some(thread);
+            }
+            Err(e) => warn!("cannot watch {NAMED}: {e}"),
         }
     }
 
     /// Watches these namespaces and no others: a socket would keep one alive that is to go.
     pub fn follow(&mut self, namespaces: Vec<NetNs>) {
+        self.follow_names();
         let mut tasks = HashMap::new();
         for namespace in namespaces {
             let Ok(file) = namespace.file().metadata() else {
@@ -65,6 +89,28 @@ impl Watches {
     }
 }
 
+/// Tells when a name comes or goes, until the folder is gone. It waits on a thread of its own, for as long as the process lives.
+fn watch_folder(folder: &str, changed: Arc<Notify>) -> nix::Result<thread::JoinHandle<()>> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    let names = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR;
+    inotify.add_watch(folder, names)?;
+    Ok(thread::spawn(move || {
+        loop {
+            match inotify.read_events() {
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+                Ok(events) => {
+                    changed.notify_one();
+                    let is_last = |mask: AddWatchFlags| mask.contains(AddWatchFlags::IN_IGNORED);
+                    if events.iter().any(|event| is_last(event.mask)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }))
+}
+
 /// Reads until the socket fails for good.
 async fn watch(socket: AsyncFd<Socket>, changed: Arc<Notify>) {
     loop {
@@ -90,7 +136,7 @@ async fn watch(socket: AsyncFd<Socket>, changed: Arc<Notify>) {
     }
 }
 
-/// Whether messages tell of a CAN interface, or of a qdisc that is gone. What cannot be read may.
+/// Whether messages tell of a CAN interface, or of a qdisc or filter that is gone. What cannot be read may.
 fn matters(mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
@@ -100,9 +146,10 @@ fn matters(mut bytes: &[u8]) -> bool {
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
             ) if link.header.link_layer_type == LinkLayerType::Can => return true,
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelQueueDiscipline(_)) => {
-                return true;
-            }
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::DelQueueDiscipline(_)
+                | RouteNetlinkMessage::DelTrafficFilter(_),
+            ) => return true,
             _ => {}
         }
         // Messages are aligned to four bytes; a length of 0 would never end.

@@ -213,7 +213,7 @@ impl Gateway {
         let mut replaced = None;
         let mut added = Qdisc::Clsact.add(&self.netlink, ifindex)?;
         if !added && Qdisc::of(&self.netlink, ifindex)? == Some(Qdisc::Ingress) {
-            if !state.qdiscs.contains(&ifindex) {
+            if !state.qdiscs.contains(&ifindex) || filter::has_others(&self.netlink, ifindex)? {
                 let link = links.iter().find(|l| l.index == ifindex);
                 return Err(Error::IngressQdisc {
                     interface: link.map_or_else(|| ifindex.to_string(), |l| l.name.clone()),

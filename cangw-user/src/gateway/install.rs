@@ -37,6 +37,8 @@ pub(super) struct Job {
 struct Wanted {
     /// Their handles.
     handles: HashSet<u32>,
+    /// How many filters they are.
+    filters: u32,
     /// How often the program stands between or behind them.
     stages: u16,
     /// What stands in front of the program, with the handle of the list whose actions it has.
@@ -73,6 +75,7 @@ impl Gateway {
             engine: job.engine,
             fingerprint: job.fingerprint,
             fan_out: Vec::new(),
+            filters: 0,
             copies_first: old.as_ref().and_then(|live| live.copies_first),
         };
         job.compiled.tables.head.aux = live.aux();
@@ -173,6 +176,8 @@ impl Gateway {
             syscall::wait_for_frames();
             wanted = Wanted::default();
         }
+        // With the program's own.
+        live.filters = u32::from(needs_tc) + u32::from(wanted.stages) + wanted.filters;
         self.remove_lists(state, ifindex, |handle| wanted.handles.contains(&handle))?;
         filter::detach_steps(&self.netlink, ifindex, wanted.stages)?;
         Ok(fronts)
@@ -245,6 +250,7 @@ impl Gateway {
                     };
                     for (bits, plan) in &twins {
                         wanted.handles.insert(handle | bits);
+                        wanted.filters += plan.filters();
                         wanted.stages = wanted.stages.max(plan.stages());
                         if !installed.has(handle | bits) {
                             filter::add_list(&self.netlink, ifindex, handle | bits, plan)?;

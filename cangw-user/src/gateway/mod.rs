@@ -19,7 +19,7 @@ use cangw_common::rule::Filter;
 
 use crate::error::{Error, Result};
 use crate::kernel::bpf;
-use crate::kernel::filter::Qdisc;
+use crate::kernel::filter::{self, Qdisc};
 use crate::kernel::link::{self, Link};
 use crate::kernel::maps;
 use crate::kernel::netlink::Netlink;
@@ -255,7 +255,7 @@ impl Gateway {
     }
 
     /// Makes everything in the kernel as it is to be: programs of another build of cangw are replaced by this one's, each in one step; interfaces
-    /// that came back get their rules, and those that somebody took cangw's qdisc from get it again. Whether programs were replaced.
+    /// that came back get their rules, and those that somebody took filters from get them again. Whether programs were replaced.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -268,19 +268,34 @@ impl Gateway {
             bpf::load(&self.pins, state.settings.log)?;
             state.programs = bpf::build();
         }
+        let bare = self.bare(&links)?;
+        // What is attached where is to be looked at anew.
+        self.state.dirty |= replaces || !bare.is_empty();
+        for ifindex in bare {
+            if Qdisc::of(&self.netlink, ifindex)?.is_none() {
+                state.qdiscs.remove(&ifindex);
+            }
+        }
+        self.commit(state, &links)?;
+        Ok(replaces)
+    }
+
+    /// Interfaces of which somebody took filters.
+    fn bare(&self, links: &[Link]) -> Result<BTreeSet<u32>> {
         let mut bare = BTreeSet::new();
-        for &ifindex in &state.qdiscs {
-            if links.iter().any(|l| l.index == ifindex)
-                && Qdisc::of(&self.netlink, ifindex)?.is_none()
+        let is_there = |ifindex: u32| links.iter().any(|link| link.index == ifindex);
+        for live in self.state.interfaces.values().flat_map(|i| &i.live) {
+            if is_there(live.ifindex) && filter::count(&self.netlink, live.ifindex)? < live.filters
             {
+                bare.insert(live.ifindex);
+            }
+        }
+        for &ifindex in &self.state.echoes {
+            if is_there(ifindex) && !filter::echoes(&self.netlink, ifindex)? {
                 bare.insert(ifindex);
             }
         }
-        // What is attached where is to be looked at anew.
-        self.state.dirty |= replaces || !bare.is_empty();
-        state.qdiscs = &state.qdiscs - &bare;
-        self.commit(state, &links)?;
-        Ok(replaces)
+        Ok(bare)
     }
 
     /// How many rules there are, and how many of them wait for an interface.

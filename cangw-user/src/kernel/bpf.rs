@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 21] = [
+const MAPS: [&str; 22] = [
     "TABLES",
     "EXACT",
     "HALVES",
@@ -36,6 +36,7 @@ const MAPS: [&str; 21] = [
     "RULES",
     "REASONS",
     "LAST",
+    "XDP_PROGRAMS",
     "AYA_LOGS",
     "LISTENERS",
     "CAN_GW",
@@ -98,6 +99,7 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     }
     let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
     xdp.load().map_err(failed("load the XDP program"))?;
+    count_errors_of(pins, xdp)?;
     replace(pins, XDP, |path| {
         xdp.pin(path).map_err(failed("pin the XDP program"))
     })?;
@@ -109,7 +111,11 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
         errors
             .pin(path)
             .map_err(failed("pin the tracepoint program"))
-    })
+    })?;
+    if pins.path(REDIRECT_ERR_LINK).exists() {
+        count_lost(pins, errors, REDIRECT_ERR_LINK)?;
+    }
+    Ok(())
 }
 
 /// Loads the program for frames behind a driver's prefix, if it is not there. It is the one at which the verifier looks longest, and virtual
@@ -326,6 +332,28 @@ pub(super) fn attach_pinned(xdp: &mut Xdp, path: &Path, ifindex: u32) -> Result<
     Ok(())
 }
 
+/// Makes the XDP program known to the one that counts failed redirects, beside the one that is attached until now.
+fn count_errors_of(pins: &Pins, new: &Xdp) -> Result<()> {
+    let number = |xdp: &Xdp| xdp.info().map(|info| info.id());
+    let old =
+        xdp_program(pins).and_then(|old| number(&old).map_err(failed("ask for the XDP program")));
+    let mut known = maps::xdp_programs(pins)?;
+    let others = known
+        .keys()
+        .flatten()
+        .filter(|known| old.as_ref().ok() != Some(known));
+    let others: Vec<u32> = others.collect();
+    for other in others {
+        known
+            .remove(&other)
+            .map_err(failed("forget an XDP program"))?;
+    }
+    let new = number(new).map_err(failed("ask for the XDP program"))?;
+    known
+        .insert(new, 0, 0)
+        .map_err(failed("make the XDP program known"))
+}
+
 /// The pinned XDP program.
 ///
 /// # Errors
@@ -337,17 +365,16 @@ pub fn xdp_program(pins: &Pins) -> Result<Xdp> {
 
 /// Attaches the program that counts failed redirects.
 fn attach_redirect_err(pins: &Pins) -> Result<()> {
-    let path = pins.path(REDIRECT_ERR_LINK);
-    if path.exists() {
+    if pins.path(REDIRECT_ERR_LINK).exists() {
         return Ok(());
     }
     let mut program = TracePoint::from_pin(pins.path(REDIRECT_ERR))
         .map_err(failed("open the tracepoint program"))?;
-    count_lost(&mut program, &path)
+    count_lost(pins, &mut program, REDIRECT_ERR_LINK)
 }
 
-/// Attaches a program where the kernel reports failed redirects, by a link that is pinned.
-pub(super) fn count_lost(program: &mut TracePoint, path: &Path) -> Result<()> {
+/// Attaches a program where the kernel reports failed redirects, by a link that is pinned, in place of what is there.
+pub(super) fn count_lost(pins: &Pins, program: &mut TracePoint, link_pin: &str) -> Result<()> {
     let id = program
         .attach("xdp", "xdp_redirect_err")
         .map_err(failed("attach to the tracepoint xdp:xdp_redirect_err, without which lost frames would not be counted"))?;
@@ -357,8 +384,11 @@ pub(super) fn count_lost(program: &mut TracePoint, path: &Path) -> Result<()> {
     let link: FdLink = link
         .try_into()
         .map_err(failed("keep the tracepoint link"))?;
-    link.pin(path).map_err(failed("pin the tracepoint link"))?;
-    Ok(())
+    replace(pins, link_pin, |path| {
+        link.pin(path)
+            .map(drop)
+            .map_err(failed("pin the tracepoint link"))
+    })
 }
 
 /// Detaches the XDP program from an interface.

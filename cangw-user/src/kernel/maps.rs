@@ -172,6 +172,11 @@ pub(super) fn open_data(pins: &Pins, name: &str) -> Result<MapData> {
     MapData::from_pin(pins.path(name)).map_err(failed(format!("open the map {name}")))
 }
 
+/// The XDP programs whose failed redirects count.
+pub(super) fn xdp_programs(pins: &Pins) -> Result<HashMap<MapData, u32, u32>> {
+    open(pins, "XDP_PROGRAMS")
+}
+
 impl Maps {
     /// Opens the pinned maps.
     ///

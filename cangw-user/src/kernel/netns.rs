@@ -39,11 +39,11 @@ impl NetNs {
         syscall::file_system(path) == Some(NSFS)
     }
 
-    /// Makes a namespace and gives it a file, in a folder that is made when it is not there.
+    /// Makes a namespace, does work in it, and gives it a file, in a folder that is made when it is not there.
     ///
     /// # Errors
-    /// When the file exists, or the kernel refuses.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// When the file exists, or the kernel refuses, and what the work says.
+    pub fn create(path: &Path, work: impl FnOnce() -> Result<()> + Send) -> Result<Self> {
         let failed = |e| Error::io(format!("make the network namespace {}", path.display()), e);
         if let Some(folder) = path.parent() {
             let mut builder = DirBuilder::new();
@@ -60,15 +60,16 @@ impl NetNs {
         options.open(path).map_err(failed)?;
         // A thread of its own, whose namespace nobody will miss.
         let made = thread::scope(|scope| {
-            let mount = || {
-                syscall::leave_namespace()?;
-                syscall::bind_mount(Path::new("/proc/thread-self/ns/net"), path)
+            let make = || {
+                syscall::leave_namespace().map_err(failed)?;
+                work()?;
+                syscall::bind_mount(Path::new("/proc/thread-self/ns/net"), path).map_err(failed)
             };
-            join(scope.spawn(mount))
+            join(scope.spawn(make))
         });
         if let Err(e) = made {
             let _ = fs::remove_file(path);
-            return Err(failed(e));
+            return Err(e);
         }
         Self::open(path)
     }

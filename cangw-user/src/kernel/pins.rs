@@ -1,6 +1,5 @@
 //! Where the rules live between calls: a folder in bpffs for each network namespace, which is also the lock.
 
-use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -44,22 +43,28 @@ pub fn mounted() -> Result<()> {
     bpffs().map(drop)
 }
 
-/// Removes the folders of network namespaces that are not among these, by their numbers. `told` is given each.
+/// Folders of network namespaces, each with the namespace's number. Those of namespaces that are gone stay until somebody removes them.
 ///
 /// # Errors
-/// When bpffs is missing, or something cannot be removed.
-pub fn remove_orphans(living: &HashSet<u64>, told: &mut dyn FnMut(&Path)) -> Result<()> {
-    let all = bpffs()?.join("cangw");
-    let failed = |e| Error::io(format!("remove what is in {}", all.display()), e);
-    for folder in entries(&all)? {
-        let number = folder.file_name().and_then(|name| name.to_str());
-        let number = number.and_then(|name| name.parse().ok());
-        if number.is_some_and(|number| !living.contains(&number)) {
-            told(&folder);
-            fs::remove_dir_all(&folder).map_err(failed)?;
-        }
+/// When bpffs is missing.
+pub fn folders() -> Result<Vec<(u64, PathBuf)>> {
+    let number = |path: &Path| path.file_name()?.to_str()?.parse().ok();
+    let folders = entries(&bpffs()?.join("cangw"))?.into_iter();
+    Ok(folders
+        .filter_map(|path| Some((number(&path)?, path)))
+        .collect())
+}
+
+/// Removes a folder of a namespace that is gone.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    let failed = |e| Error::io(format!("remove {}", folder.display()), e);
+    fs::remove_dir_all(folder).map_err(failed)?;
+    if let Some(all) = folder.parent() {
+        let _ = fs::remove_dir(all);
     }
-    let _ = fs::remove_dir(&all);
     Ok(())
 }
 
@@ -151,21 +156,6 @@ impl Pins {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Removes all marks.
-    ///
-    /// # Errors
-    /// When one cannot be removed.
-    pub fn unmark_all(&self) -> Result<()> {
-        let failed = |e| Error::io(format!("read {}", self.folder.display()), e);
-        for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_type().map_err(failed)?.is_dir() {
-                fs::remove_dir(entry.path()).map_err(failed)?;
-            }
-        }
-        Ok(())
     }
 
     /// Removes pins of the gateway for which `keep` is false.

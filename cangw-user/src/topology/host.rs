@@ -3,10 +3,10 @@
 //! Nothing is kept beside the kernel: a topology `car` is a network namespace `car` that has the buses, one `car.engine` for the ECU `engine`, and
 //! the routes in the gateway of the namespace that it was called from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
@@ -20,11 +20,9 @@ use crate::kernel::hub::Hub;
 use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetNs;
-use crate::kernel::pins::Pins;
+use crate::kernel::pins::{self, Pins};
 use crate::state::State;
 
-/// The mark of a namespace of buses, among its pins.
-const MADE: &str = "made=";
 /// Names of the buses' ends of the gateway's ports begin so.
 const GATEWAY: &str = "gateway";
 /// Where `ip netns` looks for namespaces.
@@ -91,7 +89,7 @@ pub fn topologies<'a>(routed: impl Iterator<Item = &'a str>) -> Result<BTreeSet<
     for path in entries(Path::new(NAMED))? {
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(name) = name.filter(|name| is_name(name))
-            && (has_mark(&path, MADE)? || !buses_of(name)?.is_empty())
+            && has_mark(&path)?
         {
             names.insert(name.to_owned());
         }
@@ -140,7 +138,7 @@ impl Host {
         if NetNs::is_there(&path) {
             shape.is_made = true;
             buses = buses_of(topology)?;
-            if buses.is_empty() && !has_mark(&path, MADE)? {
+            if !has_mark(&path)? {
                 return Err(Error::ForeignNamespace {
                     name: topology.to_owned(),
                 });
@@ -151,15 +149,16 @@ impl Host {
             let bus_shape = BusShape {
                 mtu: ports.first().map_or(0, |port| port.mtu),
                 has_gateway: links.iter().any(|link| is_port(&link)),
+                is_whole: NetNs::open(&path)?.enter(|| is_whole(bus))?,
             };
             shape.buses.insert(bus.clone(), bus_shape);
         }
         for (_, ecu) in ecus()?.into_iter().filter(|(t, _)| t == topology) {
-            if !is_ours(topology, &ecu)? {
+            let path = ecu_path(topology, &ecu);
+            if !has_mark(&path)? {
                 continue;
             }
-            let links =
-                NetNs::open(&ecu_path(topology, &ecu))?.enter(|| link::list(&Netlink::open()?))?;
+            let links = NetNs::open(&path)?.enter(|| link::list(&Netlink::open()?))?;
             let on_bus = |link: &Link| {
                 let bus = buses.iter().find(|(_, ports)| is_end_of(link, ports));
                 bus.map(|(bus, _)| (link.name.clone(), bus.clone()))
@@ -266,7 +265,11 @@ impl Host {
             told(step);
             self.take(topology, step, (wanted, absent), told)
         };
-        for step in plan(wanted, &before) {
+        let steps = plan(wanted, &before);
+        if !steps.is_empty() {
+            forget_dead()?;
+        }
+        for step in steps {
             let Err(error) = take(&step, wanted) else {
                 continue;
             };
@@ -299,15 +302,19 @@ impl Host {
     ) -> Result<()> {
         let buses = || NetNs::open(&buses_path(topology));
         match step {
-            Step::AddTopology => {
-                let made = NetNs::create(&buses_path(topology))?;
-                // Whoever is interrupted from here on leaves something that is known for ours.
-                made.enter(|| pins()?.mark(MADE))
-            }
+            Step::AddTopology => NetNs::create(&buses_path(topology), mark).map(drop),
             Step::AddBus(bus, ports) => buses()?.enter(|| Hub::new(&pins()?, bus).create(*ports)),
             Step::AddGateway(bus, mtu) => {
                 buses()?.enter(|| add_port((bus, GATEWAY), *mtu, (bus, &self.here)))
             }
+            Step::MendBus(bus) => buses()?.enter(|| {
+                let (pins, netlink) = (pins()?, Netlink::open()?);
+                let hub = Hub::new(&pins, bus);
+                if !hub.is_current()? {
+                    hub.renew()?;
+                }
+                back_up(&netlink, &hub)
+            }),
             Step::SetDevice(name, config) => {
                 let netlink = Netlink::open()?;
                 let links = link::list(&netlink)?;
@@ -321,8 +328,7 @@ impl Host {
                     let name = format!("{topology}.{ecu}");
                     return Err(Error::ForeignNamespace { name });
                 }
-                buses()?.enter(|| pins()?.mark(&mark_of(ecu)))?;
-                NetNs::create(&path).map(drop)
+                NetNs::create(&path, mark).map(drop)
             }
             Step::AddPort(Port { ecu, interface }, bus, mtu) => {
                 let ecu = NetNs::open(&ecu_path(topology, ecu))?;
@@ -337,19 +343,23 @@ impl Host {
             }
             Step::RemoveEcu(ecu) => {
                 let path = ecu_path(topology, ecu);
-                let links = NetNs::open(&path)?.enter(|| link::list(&Netlink::open()?))?;
-                buses()?.enter(|| remove_ports(|_, port| has_end(&links, port)))?;
+                let namespace = NetNs::open(&path)?;
+                // Somebody may have removed that of the buses.
+                if NetNs::is_there(&buses_path(topology)) {
+                    let links = namespace.enter(|| link::list(&Netlink::open()?))?;
+                    buses()?.enter(|| remove_ports(|_, port| has_end(&links, port)))?;
+                }
                 NetNs::remove(&path)?;
-                buses()?.enter(|| pins()?.unmark(&mark_of(ecu)))
+                namespace.enter(unmark)
             }
             Step::RemoveBus(bus) => buses()?.enter(|| {
                 remove_ports(|name, _| name == bus)?;
                 Hub::new(&pins()?, bus).delete()
             }),
             Step::RemoveTopology => {
-                // Marks of ECUs whose namespaces somebody else removed.
-                buses()?.enter(|| pins()?.unmark_all())?;
-                NetNs::remove(&buses_path(topology))
+                let buses = buses()?;
+                NetNs::remove(&buses_path(topology))?;
+                buses.enter(unmark)
             }
         }
     }
@@ -360,27 +370,55 @@ fn pins() -> Result<Pins> {
     Pins::open(true)?.ok_or(Error::NoBpffs)
 }
 
-/// The mark of an ECU among the pins of the buses: its namespace was made for the topology.
-fn mark_of(ecu: &str) -> String {
-    format!("ecu={ecu}")
+/// The mark of a topology's namespace, among its pins: whoever is interrupted leaves something that is known for ours, and a namespace of somebody
+/// else that has the name is not taken for one. It tells the folder of names, too, because containers can have their own beside the same bpffs.
+///
+/// # Errors
+/// When there is no such folder.
+pub fn made() -> Result<String> {
+    let failed = |e| Error::io(format!("look at {NAMED}"), e);
+    let folder = fs::metadata(NAMED).map_err(failed)?;
+    Ok(format!("made={}-{}", folder.dev(), folder.ino()))
 }
 
-fn is_ours(topology: &str, ecu: &str) -> Result<bool> {
-    Ok(
-        NetNs::is_there(&ecu_path(topology, ecu))
-            && has_mark(&buses_path(topology), &mark_of(ecu))?,
-    )
+/// Marks the namespace in which this is called.
+fn mark() -> Result<()> {
+    pins()?.mark(&made()?)
 }
 
-/// Whether the pins of a namespace have a mark.
-fn has_mark(namespace: &Path, mark: &str) -> Result<bool> {
+/// Undoes [`mark`], when the namespace has no name any more.
+fn unmark() -> Result<()> {
+    pins()?.unmark(&made()?)
+}
+
+/// Whether a namespace was made for a topology.
+fn has_mark(namespace: &Path) -> Result<bool> {
     if !NetNs::is_there(namespace) {
         return Ok(false);
     }
+    let mark = made()?;
     NetNs::open(namespace)?.enter(|| {
         let pins = Pins::open(false)?;
-        Ok(pins.is_some_and(|pins| pins.path(mark).exists()))
+        Ok(pins.is_some_and(|pins| pins.path(&mark).exists()))
     })
+}
+
+/// Removes what topologies' namespaces left among the pins that somebody else removed.
+fn forget_dead() -> Result<()> {
+    let mut made = pins::folders()?;
+    if !made.is_empty() {
+        let mark = self::made()?;
+        made.retain(|(_, folder)| folder.join(&mark).exists());
+    }
+    let mut living = HashSet::new();
+    for path in entries(Path::new(NAMED))? {
+        if NetNs::is_there(&path) {
+            living.insert(NetNs::open(&path)?.enter(pins::namespace_cookie)?);
+        }
+    }
+    made.iter()
+        .filter(|(number, _)| !living.contains(number))
+        .try_for_each(|(_, folder)| pins::remove_folder(folder))
 }
 
 fn is_end_of(link: &Link, ports: &[BusPort]) -> bool {
@@ -441,19 +479,38 @@ fn add_port((bus, prefix): (&str, &str), mtu: u32, other: (&str, &NetNs)) -> Res
     added
 }
 
+/// The gateway's ports of a bus, and the others.
+fn ports_of(netlink: &Netlink, hub: &Hub<'_>) -> Result<(Vec<u32>, Vec<u32>)> {
+    let ports = hub.ports()?;
+    let mut links = link::list(netlink)?;
+    links.retain(|link| ports.contains(&link.index));
+    let (gateway, others): (Vec<Link>, Vec<Link>) = links
+        .into_iter()
+        .partition(|link| link.name.starts_with(GATEWAY));
+    let indices = |links: Vec<Link>| links.iter().map(|link| link.index).collect();
+    Ok((indices(gateway), indices(others)))
+}
+
 /// Lets tc do at the gateway's port what the bus's program does not: generic XDP leaves frames alone that the gateway redirected
 /// (`netif_receive_generic_xdp`).
 fn back_up(netlink: &Netlink, hub: &Hub<'_>) -> Result<()> {
-    let ports = hub.ports()?;
-    let links = link::list(netlink)?;
-    let (gateway, others): (Vec<&Link>, Vec<&Link>) = links
-        .iter()
-        .filter(|link| ports.contains(&link.index))
-        .partition(|link| link.name.starts_with(GATEWAY));
-    let others: Vec<u32> = others.iter().map(|link| link.index).collect();
+    let (gateway, others) = ports_of(netlink, hub)?;
     gateway
         .iter()
-        .try_for_each(|link| flood::set(netlink, link.index, &others))
+        .try_for_each(|port| flood::set(netlink, *port, &others))
+}
+
+/// Whether a bus has the programs of this build, and what [`back_up`] installs.
+fn is_whole(bus: &str) -> Result<bool> {
+    let (pins, netlink) = (pins()?, Netlink::open()?);
+    let hub = Hub::new(&pins, bus);
+    let (gateway, others) = ports_of(&netlink, &hub)?;
+    for port in gateway {
+        if !flood::is_set(&netlink, port, others.len())? {
+            return Ok(false);
+        }
+    }
+    hub.is_current()
 }
 
 /// Removes ports, given by their bus, with their other ends.

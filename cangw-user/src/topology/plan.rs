@@ -31,6 +31,8 @@ pub struct BusShape {
     pub mtu: u32,
     /// Whether the gateway has its port.
     pub has_gateway: bool,
+    /// Whether its programs are of this build of cangw, and nobody took filters from it.
+    pub is_whole: bool,
 }
 
 /// How the frames of an interface of the gateway are handled.
@@ -60,6 +62,8 @@ pub enum Step {
     AddBus(String, u32),
     /// The gateway's port of a bus, with the size of its largest frame.
     AddGateway(String, u32),
+    /// Programs of another build of cangw, or filters that somebody took.
+    MendBus(String),
     /// How a real device is set up.
     SetDevice(String, CanConfig),
     /// The namespace of an ECU.
@@ -95,6 +99,7 @@ impl fmt::Display for Step {
             Self::AddTopology => write!(f, "+ namespace of the buses"),
             Self::AddBus(bus, _) => write!(f, "+ bus {bus}"),
             Self::AddGateway(bus, _) => write!(f, "+ interface {bus} on the gateway"),
+            Self::MendBus(bus) => write!(f, "~ programs and filters of bus {bus}"),
             Self::SetDevice(name, _) => write!(f, "~ device {name}"),
             Self::AddEcu(ecu) => write!(f, "+ ECU {ecu}"),
             Self::AddPort(port, bus, _) => write!(f, "+ {port} on bus {bus}"),
@@ -139,6 +144,9 @@ pub fn plan(wanted: &Shape, actual: &Shape) -> Vec<Step> {
         }
         if !stays(bus) {
             steps.push(Step::AddBus(bus.clone(), ports(bus)));
+        }
+        if stays(bus) && found.is_some_and(|found| !found.is_whole) {
+            steps.push(Step::MendBus(bus.clone()));
         }
         if !(stays(bus) && found.is_some_and(|found| found.has_gateway)) {
             gateway_changes = true;

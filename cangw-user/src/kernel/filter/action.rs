@@ -89,6 +89,12 @@ impl Plan {
         (self.runs.len() + behind).saturating_sub(1) as u16
     }
 
+    /// How many filters it is.
+    #[must_use]
+    pub fn filters(&self) -> u32 {
+        self.runs.len() as u32
+    }
+
     /// Whether it does nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcMessage};
 
 use super::action::{Action, Control, PARMS, SHARED, TCA_ACT_KIND, TCA_ACT_OPTIONS};
-use super::installed::filters;
+use super::installed::{filters, priority};
 use super::{INGRESS, PRIORITY, Qdisc, explain, gone_is_fine, header, message};
 use crate::error::Result;
 use crate::kernel::attr::Attributes;
@@ -67,24 +67,44 @@ fn go_to(chain: u32) -> Attributes {
         .with_nested(TCA_ACT_OPTIONS, Attributes::default().with(PARMS, &parms))
 }
 
+/// The chain of a filter.
+fn chain(filter: &TcMessage) -> u32 {
+    let chain = filter.attributes.iter().find_map(|a| match a {
+        TcAttribute::Chain(chain) => Some(*chain),
+        _ => None,
+    });
+    chain.unwrap_or(0)
+}
+
+/// Which of [`CHAINS`] is in use.
+fn in_use(filters: &[TcMessage]) -> Option<usize> {
+    (0..CHAINS.len()).find(|place| {
+        let mut filters = filters.iter();
+        filters.any(|m| chain(m) == 0 && priority(m) == PRIORITY + *place as u16)
+    })
+}
+
+/// Whether an interface has all filters by which it gives its frames to so many others.
+///
+/// # Errors
+/// When the kernel refuses to list them.
+pub fn is_set(netlink: &Netlink, ifindex: u32, targets: usize) -> Result<bool> {
+    let filters = filters(netlink, ifindex, INGRESS)?;
+    let actions = in_use(&filters).map_or(0, |place| {
+        let used = filters.iter().filter(|m| chain(m) == CHAINS[place]);
+        used.count()
+    });
+    Ok(actions == targets.div_ceil(ACTIONS))
+}
+
 /// Gives all frames that arrive on an interface to these others, in the place of those before.
 ///
 /// # Errors
 /// When the kernel cannot.
 pub fn set(netlink: &Netlink, ifindex: u32, targets: &[u32]) -> Result<()> {
     Qdisc::Ingress.add(netlink, ifindex)?;
-    let leads = |answer: &RouteNetlinkMessage, place: u16| match answer {
-        RouteNetlinkMessage::NewTrafficFilter(m) => {
-            let chain = m.attributes.iter().find_map(|a| match a {
-                TcAttribute::Chain(chain) => Some(*chain),
-                _ => None,
-            });
-            m.header.info >> 16 == u32::from(PRIORITY + place) && chain.unwrap_or(0) == 0
-        }
-        _ => false,
-    };
-    let there = filters(netlink, ifindex)?;
-    let old = usize::from(!there.iter().any(|answer| leads(answer, 0)));
+    let there = filters(netlink, ifindex, INGRESS)?;
+    let old = in_use(&there).unwrap_or(1);
     let new = 1 - old;
     // What an interrupted call left.
     flush(netlink, ifindex, CHAINS[new])?;

@@ -9,7 +9,7 @@ use netlink_packet_route::tc::{TcAttribute, TcMessage, TcOption};
 
 use super::action::{EGRESS_MIRROR, EGRESS_REDIRECT, Plan, Raw, TCA_ACT_STATS};
 use super::{
-    Front, INGRESS, PRIORITY, TCA_BPF_ACT, TCA_BPF_CLASSID, TCA_BPF_ID, TCA_FW_ACT, header,
+    EGRESS, Front, INGRESS, PRIORITY, TCA_BPF_ACT, TCA_BPF_CLASSID, TCA_BPF_ID, TCA_FW_ACT, header,
 };
 use crate::error::{Error, Result};
 use crate::kernel::attr::{self, Attributes};
@@ -47,18 +47,61 @@ pub struct Installed {
 /// # Errors
 /// When the kernel refuses to list them.
 pub fn installed(netlink: &Netlink, ifindex: u32) -> Result<Vec<Installed>> {
-    Ok(filters(netlink, ifindex)?
+    Ok(filters(netlink, ifindex, INGRESS)?
         .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewTrafficFilter(m) => parse(m),
-            _ => None,
-        })
+        .filter_map(parse)
         .collect())
 }
 
-/// All filters at the ingress hook of an interface.
-pub(super) fn filters(netlink: &Netlink, ifindex: u32) -> Result<Vec<RouteNetlinkMessage>> {
-    let mut header = header(ifindex, INGRESS, 0, 0);
+/// How many filters of ours an interface has for frames that arrive, without those in front of the program.
+///
+/// # Errors
+/// When the kernel refuses to list them.
+pub fn count(netlink: &Netlink, ifindex: u32) -> Result<u32> {
+    let is_front = |m: &TcMessage| {
+        let handle = u32::from(m.header.handle);
+        priority(m) == PRIORITY && Front::ALL.iter().any(|front| front.handle() == handle)
+    };
+    let all = filters(netlink, ifindex, INGRESS)?;
+    let ours = all
+        .iter()
+        .filter(|m| priority(m) >= PRIORITY && !is_front(m));
+    Ok(ours.count() as u32)
+}
+
+/// Whether an interface echoes what is marked for it.
+///
+/// # Errors
+/// When the kernel refuses to list its filters.
+pub fn echoes(netlink: &Netlink, ifindex: u32) -> Result<bool> {
+    let all = filters(netlink, ifindex, EGRESS)?;
+    Ok(all
+        .iter()
+        .any(|m| priority(m) == PRIORITY && u32::from(m.header.handle) == mark::ECHO))
+}
+
+/// Whether an interface has filters of others, in either direction.
+///
+/// # Errors
+/// When the kernel refuses to list them.
+pub fn has_others(netlink: &Netlink, ifindex: u32) -> Result<bool> {
+    for hook in [INGRESS, EGRESS] {
+        let all = filters(netlink, ifindex, hook)?;
+        if all.iter().any(|m| priority(m) < PRIORITY) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The priority of a filter.
+pub(super) fn priority(filter: &TcMessage) -> u16 {
+    (filter.header.info >> 16) as u16
+}
+
+/// All filters at a hook of an interface, of all chains.
+pub(super) fn filters(netlink: &Netlink, ifindex: u32, hook: u32) -> Result<Vec<TcMessage>> {
+    let mut header = header(ifindex, hook, 0, 0);
     header.info = 0;
     let request = RouteNetlinkMessage::GetTrafficFilter(TcMessage::from_parts(header, Vec::new()));
     match netlink.dump("list the filters", request) {
@@ -71,7 +114,16 @@ pub(super) fn filters(netlink: &Netlink, ifindex: u32) -> Result<Vec<RouteNetlin
         {
             Ok(Vec::new())
         }
-        other => other,
+        other => Ok(other?
+            .into_iter()
+            .filter_map(|answer| match answer {
+                // One without a handle is the place of filters of a priority.
+                RouteNetlinkMessage::NewTrafficFilter(m) if u32::from(m.header.handle) != 0 => {
+                    Some(m)
+                }
+                _ => None,
+            })
+            .collect()),
     }
 }
 
@@ -92,7 +144,7 @@ impl Installed {
 }
 
 fn parse(message: &TcMessage) -> Option<Installed> {
-    let priority = (message.header.info >> 16) as u16;
+    let priority = priority(message);
     let handle = u32::from(message.header.handle);
     let is = |kind: &str| {
         let mut attributes = message.attributes.iter();
@@ -101,7 +153,7 @@ fn parse(message: &TcMessage) -> Option<Installed> {
     let (place, kind) = if priority == PRIORITY && is("bpf") {
         let front = Front::ALL.into_iter().find(|f| f.handle() == handle)?;
         (Place::Front(front, 0), TCA_BPF_ACT)
-    } else if priority > PRIORITY && handle != 0 && is("fw") {
+    } else if priority > PRIORITY && is("fw") {
         (Place::Run((priority - PRIORITY - 1) / 2), TCA_FW_ACT)
     } else {
         return None;

@@ -21,8 +21,8 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcHeader, TcMessage, TcOpt
 
 pub use self::action::{Action, End, Plan, SHARED};
 use self::action::{Control, Raw};
-use self::installed::filters;
-pub use self::installed::{Installed, Lists, Place, installed};
+pub use self::installed::{Installed, Lists, Place, count, echoes, has_others, installed};
+use self::installed::{filters, priority};
 pub use self::qdisc::Qdisc;
 use super::attr::{self, Attributes};
 use super::netlink::Netlink;
@@ -244,19 +244,14 @@ fn detach_at(netlink: &Netlink, ifindex: u32, priority: u16, handle: u32) -> Res
 
 /// Where `cangw_step` is attached.
 fn step_priorities(netlink: &Netlink, ifindex: u32) -> Result<Vec<u16>> {
-    Ok(filters(netlink, ifindex)?
+    Ok(filters(netlink, ifindex, INGRESS)?
         .iter()
-        .filter_map(|filter| match filter {
-            RouteNetlinkMessage::NewTrafficFilter(m) => Some(m),
-            _ => None,
-        })
         .filter(|m| {
-            u32::from(m.header.handle) != 0
-                && m.attributes
-                    .iter()
-                    .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "bpf"))
+            m.attributes
+                .iter()
+                .any(|a| matches!(a, TcAttribute::Kind(kind) if kind == "bpf"))
         })
-        .map(|m| (m.header.info >> 16) as u16)
+        .map(priority)
         .filter(|p| *p > PRIORITY && (*p - PRIORITY).is_multiple_of(2))
         .collect())
 }

@@ -8,7 +8,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
-use super::{explain, gone_is_fine, header};
+use super::{explain, gone_is_fine, has_others, header};
 use crate::error::{Error, Result};
 use crate::kernel::netlink::Netlink;
 
@@ -79,7 +79,7 @@ impl Qdisc {
         }
     }
 
-    /// Removes the one that the interface has, with all its filters.
+    /// Removes the one that the interface has, with all filters of ours. With filters of others, it stays.
     ///
     /// # Errors
     /// When the kernel cannot, except that it is gone.
@@ -87,6 +87,9 @@ impl Qdisc {
         let Some(qdisc) = Self::of(netlink, ifindex)? else {
             return Ok(());
         };
+        if has_others(netlink, ifindex)? {
+            return Ok(());
+        }
         let what = format!("remove the {} qdisc", qdisc.kind());
         let request = RouteNetlinkMessage::DelQueueDiscipline(qdisc.message(ifindex));
         gone_is_fine(netlink.change(&what, request, 0))
