@@ -3,14 +3,21 @@
 //! Frames do not need this process: what forwards them lives in the kernel, and stays when it ends in whichever way. It looks at what should be and
 //! at what is, when the kernel says that something changed, and takes the steps between both, as `cangw up` and `cangw sync` do.
 
+mod access;
 mod control;
+mod events;
 mod failures;
 mod keeper;
+mod metrics;
+mod orders;
 mod patience;
+mod scrapes;
+mod session;
+mod shared;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -20,14 +27,23 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use self::control::{Control, Reload};
+use self::control::Control;
 pub use self::keeper::Sources;
 use self::keeper::{Keeper, Outcome};
-use self::patience::{Patience, REFILL};
+use self::orders::{Order, What};
+use self::patience::Patience;
+pub use self::scrapes::Address;
+use self::scrapes::Scrapes;
+use self::shared::Shared;
 use self::watch::Watches;
+use crate::api::methods::Done;
 
 /// Changes come in groups: as many links as an adapter has, or all steps of `ip`. After the first, this long is waited for the others.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// Passes that may take steps without a pause, and the pause.
+const PASSES: u32 = 20;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What `cangwd` is told.
 pub struct Options {
@@ -37,31 +53,8 @@ pub struct Options {
     pub teardown: bool,
     /// The control socket to be made, if systemd gives none.
     pub socket: Option<PathBuf>,
-}
-
-/// What was found and done last, for those who ask.
-#[derive(Default)]
-pub(crate) struct Health {
-    outcome: Mutex<Outcome>,
-    /// Since when a pass has been running.
-    busy: Mutex<Option<Instant>>,
-}
-
-impl Health {
-    fn outcome(&self) -> Outcome {
-        let outcome = self.outcome.lock();
-        outcome.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_busy(&self, since: Option<Instant>) {
-        *self.busy.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    /// Whether a pass has been running for longer than this.
-    fn hangs(&self, limit: Duration) -> bool {
-        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        busy.is_some_and(|since| since.elapsed() > limit)
-    }
+    /// Where metrics can be read.
+    pub metrics: Option<Address>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -83,24 +76,27 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let health = Arc::new(Health::default());
+    let shared = Arc::new(Shared::default());
     let changed = Arc::new(Notify::new());
     let mut watches = Watches::new(Arc::clone(&changed));
-    let (reloads, mut asked) = mpsc::channel::<Reload>(1);
+    let (orders, mut asked) = mpsc::channel::<Order>(1);
     let listener = control::listener(options.socket.as_deref())?;
     let _control = listener.map(|listener| {
-        let control = Arc::new(Control::new(Arc::clone(&health), reloads.clone()));
+        let control = Arc::new(Control::new(Arc::clone(&shared), orders.clone()));
         tokio::spawn(control::serve(listener, control))
     });
-    if let Some(period) = sd_notify::watchdog_enabled() {
-        tokio::spawn(feed_watchdog(period, Arc::clone(&health)));
+    if let Some(address) = &options.metrics {
+        tokio::spawn(Scrapes::listen(address)?.serve(Arc::clone(&shared)));
     }
-    let mut patience = Patience::new(Instant::now());
+    if let Some(period) = sd_notify::watchdog_enabled() {
+        tokio::spawn(feed_watchdog(period, Arc::clone(&shared)));
+    }
+    let mut patience = Patience::new(PASSES, PAUSE, Instant::now());
     let mut ready = false;
     loop {
         // Those that have lost their names are to go before others are made.
         watches.follow(keeper.namespaces());
-        health.set_busy(Some(Instant::now()));
+        shared.set_busy(Some(Instant::now()));
         let (returned, outcome) = spawn_blocking(move || {
             let outcome = keeper.keep();
             (keeper, outcome)
@@ -108,18 +104,18 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         .await
         .context("a pass ended with a panic")?;
         keeper = returned;
-        health.set_busy(None);
+        shared.set_busy(None);
         watches.follow(keeper.namespaces());
         let quarrel = outcome.steps != 0 && !patience.spend(Instant::now());
         let again = outcome.again;
-        tell(&health, outcome);
+        tell(&shared, outcome);
         if !ready {
             ready = true;
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
         let rest = async {
             match again {
-                _ if quarrel => tokio::time::sleep(REFILL).await,
+                _ if quarrel => tokio::time::sleep(PAUSE).await,
                 Some(time) => tokio::time::sleep_until(time.into()).await,
                 None => std::future::pending().await,
             }
@@ -127,8 +123,8 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
         tokio::select! {
             () = changed.notified(), if !quarrel => tokio::time::sleep(SETTLE).await,
             () = rest => {}
-            _ = hangup.recv() => reload(&mut keeper, None),
-            Some(answer) = asked.recv() => reload(&mut keeper, Some(answer)),
+            _ = hangup.recv() => drop(reload(&mut keeper)),
+            Some(order) = asked.recv() => keeper = obey(keeper, order).await?,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -145,8 +141,25 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
     Ok(())
 }
 
+/// Does what a client wants.
+async fn obey(mut keeper: Keeper, Order { what, answer }: Order) -> Result<Keeper> {
+    let (keeper, result) = spawn_blocking(move || {
+        let result = match what {
+            What::Reload => reload(&mut keeper).map(|()| Done::default()),
+            What::Up(up) => keeper.up(&up),
+            What::Down(down) => keeper.down(&down),
+        };
+        (keeper, result)
+    })
+    .await
+    .context("what a client wanted ended with a panic")?;
+    // The client may be gone.
+    let _ = answer.send(result);
+    Ok(keeper)
+}
+
 /// Reads the files again. If they are wrong, everything stays as it is.
-fn reload(keeper: &mut Keeper, answer: Option<Reload>) {
+fn reload(keeper: &mut Keeper) -> crate::Result<()> {
     let reloading = NotifyState::monotonic_usec_now().map(|now| [NotifyState::Reloading, now]);
     if let Ok(states) = reloading {
         let _ = sd_notify::notify(&states);
@@ -157,15 +170,12 @@ fn reload(keeper: &mut Keeper, answer: Option<Reload>) {
         Err(e) => error!("the topologies stay as they were: {e}"),
     }
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    if let Some(answer) = answer {
-        // The client may be gone.
-        let _ = answer.send(result.map_err(|e| e.to_string()));
-    }
+    result
 }
 
 /// Logs what is new, and tells the service manager.
-fn tell(health: &Health, outcome: Outcome) {
-    let before = health.outcome();
+fn tell(shared: &Shared, outcome: Outcome) {
+    let before = shared.outcome();
     for error in &outcome.errors {
         if !before.errors.contains(error) {
             error!("{error}");
@@ -185,18 +195,15 @@ fn tell(health: &Health, outcome: Outcome) {
     if outcome.to_string() != before.to_string() {
         let _ = sd_notify::notify(&[NotifyState::Status(&status)]);
     }
-    *health
-        .outcome
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = outcome;
+    shared.set_outcome(outcome);
 }
 
 /// Tells the service manager that this process is alive, unless a pass takes longer than the manager's patience.
-async fn feed_watchdog(patience: Duration, health: Arc<Health>) {
+async fn feed_watchdog(patience: Duration, shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(patience / 2);
     loop {
         ticks.tick().await;
-        if !health.hangs(patience) {
+        if !shared.hangs(patience) {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
     }

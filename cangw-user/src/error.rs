@@ -116,6 +116,14 @@ pub enum Error {
         /// The interface.
         interface: String,
     },
+    /// What `cangwd` said.
+    #[error("{message}")]
+    Remote {
+        /// Its words.
+        message: String,
+        /// The error number that can-gw gives in the same case.
+        errno: Option<i32>,
+    },
     /// A capability is missing.
     #[error(
         "{what} needs {capability}, which this process lacks; run it as root, or grant the capability"
@@ -275,6 +283,7 @@ impl Error {
             Self::Privilege { .. } => Some(libc::EPERM),
             Self::Unsupported { .. } => Some(libc::EOPNOTSUPP),
             Self::NotImported { error, .. } => error.errno(),
+            Self::Remote { errno, .. } => *errno,
             _ => None,
         }
     }

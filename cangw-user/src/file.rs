@@ -53,6 +53,16 @@ impl Interface {
     }
 }
 
+/// Rules, oldest first, and nothing else.
+impl From<Vec<Rule>> for Document {
+    fn from(rules: Vec<Rule>) -> Self {
+        Self {
+            rules,
+            ..Self::default()
+        }
+    }
+}
+
 impl Document {
     /// What a gateway has, without what is the default.
     #[must_use]

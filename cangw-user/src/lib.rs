@@ -2,6 +2,7 @@
 //!
 //! [`gateway::Gateway`] is the entrance. docs/architecture.md follows a rule from the command line to the tables.
 
+pub mod api;
 pub mod capability;
 #[doc(hidden)]
 pub mod cli;

@@ -17,6 +17,7 @@ use cangw_common::frame::FrameType;
 pub use self::ecu::EcuHandle;
 use self::plan::{BusShape, Handling, Shape};
 use crate::error::Result;
+use crate::file::names::Dbcs;
 use crate::kernel::can::CanConfig;
 use crate::options::{Action, Policy};
 use crate::rule::Rule;
@@ -79,7 +80,15 @@ impl Topology {
     /// # Errors
     /// [`Error::File`](crate::Error::File) with line and key.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
-        parse::parse(file, text)
+        parse::parse(file, text, Dbcs::of(file))
+    }
+
+    /// As [`Self::parse`], of a text that somebody else sent: names of DBC files are refused, because their files are not this process's to read.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_alone(file: &str, text: &str) -> Result<Self> {
+        parse::parse(file, text, Dbcs::none())
     }
 
     /// The ports of a bus that are ECUs': name of the ECU, and of its interface.

@@ -1,8 +1,6 @@
 //! `cangwd`: what it keeps true, and what it leaves alone.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +14,7 @@ use cangw_tests::lab::{Lab, Link};
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Cangw, json};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::flood::{beside, flood_through};
 use crate::topologies::{TWO_BUSES, call, traces};
@@ -27,10 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WITH_ROUTE: (&str, &str) = ("\"0C8\"", "\"123\"");
 
 /// A file that a daemon reads.
-struct File(PathBuf);
+pub struct File(pub PathBuf);
 
 impl File {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let name = format!("cangw-daemon-{}.toml", std::process::id());
         let file = Self(std::env::temp_dir().join(name));
         file.write(text);
@@ -41,7 +39,7 @@ impl File {
         fs::write(&self.0, text).expect("a file can be written");
     }
 
-    fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.0.to_str().expect("a text")
     }
 }
@@ -53,7 +51,7 @@ impl Drop for File {
 }
 
 /// The topology `car` goes down when the test ends in whichever way.
-struct Down<'a>(&'a Namespace);
+pub struct Down<'a>(pub &'a Namespace);
 
 impl Drop for Down<'_> {
     fn drop(&mut self) {
@@ -430,83 +428,4 @@ fn an_upgrade_replaces_the_programs() {
     assert_eq!(change(|_| {}), ours);
     let rules = Cangw::Ours.list(namespace);
     assert_eq!((rules[0].handled, rules[0].dropped), (sent, 0));
-}
-
-#[test]
-fn the_control_socket_answers_everybody_who_may_ask() {
-    let gateway = Namespace::new("daemon");
-    let _down = Down(&gateway);
-    let file = File::new(TWO_BUSES);
-    let socket = file.0.with_extension("sock");
-    let path = socket.to_str().expect("a text");
-    let daemon = Daemon::start(&gateway, &[file.path(), "--socket", path]);
-    let mode = fs::metadata(&socket).expect("a socket").permissions();
-    assert_eq!(
-        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
-        0o600
-    );
-    let connect = || {
-        let client = UnixStream::connect(&socket).expect("the daemon takes clients");
-        client
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a socket can wait");
-        client
-    };
-    let ask = |request: &str| -> Value {
-        let mut client = connect();
-        client
-            .write_all(format!("{request}\n").as_bytes())
-            .expect("a request");
-        let mut line = String::new();
-        BufReader::new(client)
-            .read_line(&mut line)
-            .expect("an answer");
-        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line:?}: {e}"))
-    };
-    let status = ask(r#"{"id": "status"}"#);
-    assert_eq!(status["data"]["topologies"], json!(["car"]), "{status}");
-    assert_eq!(status["data"]["rules"], 3, "{status}");
-    for (request, part) in [
-        ("", "not a request"),
-        ("{", "not a request"),
-        ("[]", "not a request"),
-        (r#"{"id": "status", "x": 1}"#, "unknown field `x`"),
-        (r#"{"id": "fly"}"#, "no method fly"),
-        (r#"{"id": "status", "data": {"x": 1}}"#, "status takes no x"),
-    ] {
-        let answer = ask(request);
-        assert_eq!(answer["success"], false, "{request}: {answer}");
-        let error = answer["error"].as_str().expect("a text");
-        assert!(error.contains(part), "{request}: {answer}");
-    }
-    file.write("version = 2\n");
-    let refused = ask(r#"{"id": "reload"}"#);
-    let error = refused["error"].as_str().expect("a text");
-    assert!(error.contains(file.path()), "{refused}");
-    file.write(TWO_BUSES);
-    assert_eq!(ask(r#"{"id": "reload"}"#)["success"], true);
-
-    // Too much at once.
-    let mut client = connect();
-    let _ = client.write_all(&[b'x'; 100 * 1024]);
-    let mut answer = String::new();
-    let _ = client.read_to_string(&mut answer);
-    assert!(
-        answer.is_empty() || answer.contains("at most 65536 bytes"),
-        "{answer}"
-    );
-    // One that says nothing, and too many of them: the others are served again when these are gone.
-    let silent: Vec<_> = (0..80).map(|_| connect()).collect();
-    drop(silent);
-    let mut served = || {
-        let mut client = connect();
-        let mut line = String::new();
-        client.write_all(b"{\"id\": \"version\"}\n").is_ok()
-            && BufReader::new(client).read_line(&mut line).is_ok()
-            && line.contains("true")
-    };
-    until("a client is served", &daemon, &mut served);
-    assert!(is_up(&gateway, TWO_BUSES));
-    drop(daemon);
-    let _ = fs::remove_file(&socket);
 }

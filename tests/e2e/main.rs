@@ -1,5 +1,6 @@
 //! End-to-end tests, to be run one after the other (`--test-threads=1`) as root: see README.md.
 
+mod api;
 mod clean;
 mod daemon;
 mod drop_in;

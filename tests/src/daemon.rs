@@ -155,6 +155,12 @@ impl Daemon {
         }
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged.
     #[must_use]
     pub fn log(&self) -> String {

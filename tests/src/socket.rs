@@ -30,6 +30,17 @@ pub struct CanSocket {
     lost: AtomicU32,
 }
 
+/// One that somebody else opened.
+impl From<OwnedFd> for CanSocket {
+    fn from(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            name: "a socket of somebody else".into(),
+            lost: AtomicU32::new(0),
+        }
+    }
+}
+
 impl CanSocket {
     /// Opens a socket on an interface of a namespace, or on all of them: [`ANY`].
     ///

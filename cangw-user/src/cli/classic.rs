@@ -6,7 +6,7 @@ use clap::{ArgMatches, CommandFactory as _};
 
 use super::args::{Classic, Cli};
 use super::{BadRule, code, finish, output, rule};
-use crate::gateway::Gateway;
+use crate::api::methods::{RuleAdd, RuleDelete, RuleFlush, RuleText};
 use crate::rule::ParseError;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,15 +43,17 @@ pub(super) fn run(matches: &ArgMatches, args: &Classic) -> ExitCode {
     };
     match verb {
         Verb::List => finish(output::classic_list()),
-        Verb::Flush => done(
-            Gateway::look().and_then(|found| found.map_or(Ok(()), |mut gateway| gateway.flush())),
-        ),
+        Verb::Flush => done(output::change(RuleFlush {})),
         Verb::Add | Verb::Delete => match rule(&args.rule, None) {
             Ok(rule) if verb == Verb::Add => {
                 output::warn_of_can_gw(&rule.source);
-                done(output::change(|gateway| gateway.add(&[rule])))
+                let document = vec![rule].into();
+                done(output::change(RuleAdd { document }))
             }
-            Ok(rule) => done(output::change(|gateway| gateway.delete(&rule))),
+            Ok(rule) => {
+                let rule = RuleText(rule);
+                done(output::change(RuleDelete { rule }))
+            }
             Err(BadRule::Missing(option)) => {
                 eprintln!("cangw: {option} is missing\n");
                 eprint!("{}", Cli::command().render_help());

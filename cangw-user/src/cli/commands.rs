@@ -8,11 +8,15 @@ use clap::CommandFactory as _;
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
 use super::daemon::Daemon;
 use super::{complete, export, import, output, probe, topology, verdict, watch};
+use crate::api::client::Door;
+use crate::api::methods::{
+    InterfaceSet, RuleAdd, RuleDelete, RuleFlush, RuleText, SettingsSet, SettingsShow, Sync,
+};
 use crate::error::{Error, Result};
-use crate::file::Document;
+use crate::file::{Document, Interface};
 use crate::gateway::{Gateway, InterfaceChange};
 use crate::reset::reset;
-use crate::state::{Settings, State};
+use crate::state::Settings;
 
 pub(super) fn run(command: Command) -> Result<()> {
     match command {
@@ -26,7 +30,8 @@ pub(super) fn run(command: Command) -> Result<()> {
             }
         }
         Command::Interface(InterfaceCommand::Set { interface, what }) => {
-            Gateway::open()?.set_interface(&interface, what.change())
+            let change = what.change();
+            output::change(InterfaceSet { interface, change })
         }
         Command::Settings(command) => settings(command),
         Command::Stats { json } => {
@@ -44,7 +49,7 @@ pub(super) fn run(command: Command) -> Result<()> {
             once,
         } => watch::run(&interface, dbc.as_deref(), json, once),
         Command::Probe { json } => probe::run(json),
-        Command::Sync => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.sync()),
+        Command::Sync => output::change(Sync {}),
         Command::Log => log(),
         Command::Export { format, output } => export::run(format, output.as_deref()),
         Command::Import { dry_run, json } => import::run(dry_run, json),
@@ -99,13 +104,16 @@ fn rule(command: RuleCommand) -> Result<()> {
                 engine,
                 policy: None,
             };
-            let set = |state: &mut State| change.apply(state, &name);
-            output::warn_of_can_gw(&rule.source);
-            output::change(|gateway| gateway.add_with(&[rule], set, &mut |_| Ok(())))
+            output::warn_of_can_gw(&name);
+            let mut document = Document::from(vec![rule]);
+            if !change.is_empty() {
+                document.interfaces.push(Interface { name, change });
+            }
+            output::change(RuleAdd { document })
         }
         RuleCommand::Delete { rule, options } => {
-            let rule = complete(&rule, Some(&options))?;
-            output::change(|gateway| gateway.delete(&rule))
+            let rule = RuleText(complete(&rule, Some(&options))?);
+            output::change(RuleDelete { rule })
         }
         RuleCommand::Test {
             source,
@@ -114,9 +122,9 @@ fn rule(command: RuleCommand) -> Result<()> {
         } => verdict::run(&source, &frame, json),
         RuleCommand::Load { file } => {
             let document = Document::parse(&file, &read(&file)?)?;
-            output::change(|gateway| document.load(gateway))
+            output::change(RuleAdd { document })
         }
-        RuleCommand::Flush => Gateway::look()?.map_or(Ok(()), |mut gateway| gateway.flush()),
+        RuleCommand::Flush => output::change(RuleFlush {}),
     }
 }
 
@@ -134,7 +142,7 @@ pub(super) fn read(file: &str) -> Result<String> {
 
 fn settings(command: SettingsCommand) -> Result<()> {
     if let SettingsCommand::Show { json } = command {
-        let settings = Gateway::look()?.map_or_else(Settings::default, |g| g.settings());
+        let settings = Door::open().call(SettingsShow {})?;
         return if json {
             output::json(&settings)
         } else {
@@ -142,9 +150,8 @@ fn settings(command: SettingsCommand) -> Result<()> {
             output::print(|out| writeln!(out, "max-hops {}\nlog {log}", settings.max_hops))
         };
     }
-    let mut gateway = Gateway::open()?;
-    let old = gateway.settings();
-    gateway.set(match command {
+    let old = Door::open().call(SettingsShow {})?;
+    let settings = match command {
         SettingsCommand::MaxHops { hops } => Settings {
             max_hops: hops,
             ..old
@@ -154,7 +161,8 @@ fn settings(command: SettingsCommand) -> Result<()> {
             ..old
         },
         SettingsCommand::Reset | SettingsCommand::Show { .. } => Settings::default(),
-    })
+    };
+    output::change(SettingsSet { settings })
 }
 
 /// Prints what the programs log.

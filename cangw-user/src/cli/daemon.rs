@@ -10,7 +10,7 @@ use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::daemon::{self, Options, Sources};
+use crate::daemon::{self, Address, Options, Sources};
 
 /// Where topologies are when no file is named.
 const FOLDER: &str = "/etc/cangw";
@@ -29,9 +29,13 @@ pub struct Daemon {
     /// When told to end, take all topologies and rules down
     #[arg(long)]
     teardown: bool,
-    /// Make a control socket here, for root, unless systemd passes one
+    /// Make a control socket here, unless systemd passes one
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Serve metrics for Prometheus by HTTP, at /metrics of an address of this machine, such as 127.0.0.1:9465, or of a Unix socket,
+    /// such as /run/cangw/metrics.sock, which everybody may read
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Address>,
     /// The least that is logged: error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
@@ -50,6 +54,7 @@ pub fn main() -> ExitCode {
         },
         teardown: daemon.teardown,
         socket: daemon.socket,
+        metrics: daemon.metrics,
     };
     match daemon::run(&options) {
         Ok(()) => ExitCode::SUCCESS,

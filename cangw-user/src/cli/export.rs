@@ -4,16 +4,14 @@ use std::path::Path;
 
 use super::args::Format;
 use super::output;
+use crate::api::client::Door;
+use crate::api::methods::SettingsShow;
 use crate::error::Result;
 use crate::file::{self, Document};
-use crate::gateway::{Gateway, Report};
-use crate::state::Settings;
 
 pub(super) fn run(format: Format, to: Option<&Path>) -> Result<()> {
-    let (settings, report) = match Gateway::look()? {
-        Some(gateway) => (gateway.settings(), gateway.report()?),
-        None => (Settings::default(), Report::default()),
-    };
+    let settings = Door::open().call(SettingsShow {})?;
+    let report = output::report()?;
     for rule in &report.rules {
         if let Some(name) = &rule.waiting_for {
             eprintln!(

@@ -59,7 +59,7 @@ pub(super) fn run(dry_run: bool, json: bool) -> Result<()> {
     }
     let mut gateway = Gateway::open()?;
     let imported = import.run(&mut gateway)?;
-    output::tell_notes(&mut gateway);
+    output::tell_notes(gateway.notes());
     print(&lines, json)?;
     if imported.raised_max_hops {
         eprintln!("cangw: max-hops is {max_hops} now, as can-gw has it");

@@ -2,34 +2,33 @@
 
 use std::io::Write as _;
 
+use crate::api::Method;
+use crate::api::client::Door;
+use crate::api::methods::{Done, Stats};
 use crate::error::{Error, Result};
-use crate::gateway::{Gateway, InterfaceReport, Report, RuleReport};
+use crate::gateway::{InterfaceReport, Report, RuleReport};
 use crate::kernel::listeners::Receivers;
 use crate::options::{Action, Stay};
 use crate::rule::{filter_text, kind_name};
 use serde::Serialize;
 
 /// Changes the gateway, and says what a user should know of it.
-pub(super) fn change(what: impl FnOnce(&mut Gateway) -> Result<()>) -> Result<()> {
-    let mut gateway = Gateway::open()?;
-    what(&mut gateway)?;
-    tell_notes(&mut gateway);
+pub(super) fn change(change: impl Method<Reply = Done>) -> Result<()> {
+    let done = Door::open().call(change)?;
+    tell_notes(done.notes);
     Ok(())
 }
 
 /// Says what a user should know of changes that succeeded.
-pub(super) fn tell_notes(gateway: &mut Gateway) {
-    for note in gateway.notes() {
+pub(super) fn tell_notes(notes: Vec<String>) {
+    for note in notes {
         eprintln!("cangw: {note}");
     }
 }
 
 /// Everything that is to be known; empty where there is no gateway.
 pub(super) fn report() -> Result<Report> {
-    match Gateway::look()? {
-        Some(gateway) => gateway.report(),
-        None => Ok(Report::default()),
-    }
+    Door::open().call(Stats {})
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<()> {

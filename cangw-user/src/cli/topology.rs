@@ -1,19 +1,17 @@
 //! `cangw up`, `down`, `diff`, `graph`, `status`, `exec`, `shell`.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use serde::Serialize;
-
 use super::commands::read;
 use super::output;
+use crate::api::client::Door;
+use crate::api::methods::{Diff, Done, Down, Status, Up};
 use crate::error::Result;
-use crate::gateway::RuleReport;
 use crate::topology::graph::{Format, draw};
-use crate::topology::host::{Host, topologies};
+use crate::topology::host::{BusReport, Host};
 use crate::topology::{EcuHandle, Topology, is_name};
 
 fn parse(file: &str) -> Result<Topology> {
@@ -25,8 +23,23 @@ fn tell(line: &dyn fmt::Display) {
 }
 
 pub(super) fn up(file: &str) -> Result<()> {
-    let topology = parse(file)?;
-    Host::open()?.up(&topology, &mut tell)
+    let text = read(file)?;
+    let topology = Topology::parse(file, &text)?;
+    // Names of DBC files are looked up here only.
+    let is_plain = Topology::parse_alone(file, &text).is_ok();
+    match Door::open() {
+        Door::Daemon(mut client) if is_plain => {
+            let file = file.to_owned();
+            client.call(Up { file, text }).map(say)
+        }
+        _ => Host::open()?.up(&topology, &mut tell),
+    }
+}
+
+/// Says what was done.
+fn say(done: Done) {
+    done.steps.iter().for_each(|step| tell(step));
+    done.notes.iter().for_each(|note| tell(note));
 }
 
 pub(super) fn down(topology: &str) -> Result<()> {
@@ -36,10 +49,18 @@ pub(super) fn down(topology: &str) -> Result<()> {
         parse(topology)?.name
     };
     let mut is_up = false;
-    Host::open()?.down(&name, &mut |step| {
-        is_up = true;
-        tell(step);
-    })?;
+    match Door::open() {
+        Door::Daemon(mut client) => {
+            let topology = name.clone();
+            let done = client.call(Down { topology })?;
+            is_up = !done.steps.is_empty();
+            say(done);
+        }
+        Door::Direct => Host::open()?.down(&name, &mut |step| {
+            is_up = true;
+            tell(step);
+        })?,
+    }
     if !is_up {
         eprintln!("cangw: no topology {name} is up; `cangw status` shows those that are");
     }
@@ -47,8 +68,19 @@ pub(super) fn down(topology: &str) -> Result<()> {
 }
 
 pub(super) fn diff(file: &str) -> Result<()> {
-    let topology = parse(file)?;
-    let steps = Host::open()?.diff(&topology.name, &topology.shape())?;
+    let text = read(file)?;
+    let topology = Topology::parse(file, &text)?;
+    let is_plain = Topology::parse_alone(file, &text).is_ok();
+    let steps = match Door::open() {
+        Door::Daemon(mut client) if is_plain => {
+            let file = file.to_owned();
+            client.call(Diff { file, text })?.steps
+        }
+        _ => {
+            let steps = Host::open()?.diff(&topology.name, &topology.shape())?;
+            steps.iter().map(ToString::to_string).collect()
+        }
+    };
     output::print(|out| steps.iter().try_for_each(|step| writeln!(out, "{step}")))
 }
 
@@ -57,48 +89,15 @@ pub(super) fn graph(file: &str, format: Format) -> Result<()> {
     output::print(|out| write!(out, "{picture}"))
 }
 
-#[derive(Serialize)]
-struct Bus {
-    /// Frames that some ports missed.
-    lost: u64,
-}
-
-#[derive(Serialize)]
-struct Status {
-    name: String,
-    /// The virtual buses.
-    buses: BTreeMap<String, Bus>,
-    /// The interfaces of each ECU, with their buses.
-    ecus: BTreeMap<String, BTreeMap<String, String>>,
-    routes: Vec<RuleReport>,
-}
-
 pub(super) fn status(json: bool) -> Result<()> {
-    let host = Host::open()?;
-    let mut routes = output::report()?.rules;
-    routes.reverse();
-    let mut all = Vec::new();
-    for name in topologies(routes.iter().map(|route| route.topology.as_str()))? {
-        let shape = host.shape(&name)?;
-        let lost = host.lost(&name)?;
-        let own = routes.iter().filter(|route| route.topology == name);
-        all.push(Status {
-            buses: lost
-                .into_iter()
-                .map(|(bus, lost)| (bus, Bus { lost }))
-                .collect(),
-            ecus: shape.ecus,
-            routes: own.cloned().collect(),
-            name,
-        });
-    }
+    let all = Door::open().call(Status {})?;
     if json {
         return output::json(&all);
     }
     output::print(|out| {
         for topology in &all {
             writeln!(out, "topology {}", topology.name)?;
-            for (bus, Bus { lost }) in &topology.buses {
+            for (bus, BusReport { lost }) in &topology.buses {
                 let interfaces = topology.ecus.iter().flat_map(|(ecu, interfaces)| {
                     let on_bus = interfaces.iter().filter(|(_, b)| *b == bus);
                     on_bus.map(move |(interface, _)| format!(" {ecu}:{interface}"))

@@ -1,13 +1,14 @@
 //! `cangw rule test`: what would become of a frame.
 
 use super::output;
-use crate::error::{Error, Result};
-use crate::frame_text::Frame;
-use crate::gateway::{Does, Gateway, Verdict};
+use crate::api::client::Door;
+use crate::api::methods::RuleTest;
+use crate::error::Result;
+use crate::gateway::{Does, Verdict};
 
 pub(super) fn run(interface: &str, frame: &str, json: bool) -> Result<()> {
-    let frame: Frame = frame.parse().map_err(Error::Frame)?;
-    let verdict = Gateway::open()?.verdict(interface, &frame)?;
+    let (source, frame) = (interface.to_owned(), frame.to_owned());
+    let verdict = Door::open().call(RuleTest { source, frame })?;
     if json {
         return output::json(&verdict);
     }
@@ -46,7 +47,7 @@ fn text(verdict: &Verdict) -> String {
             line(format!("    {note}"));
         }
     }
-    match verdict.reason {
+    match verdict.reason.as_deref() {
         Some("unmatched") => line("  no rule matches".into()),
         Some("denied") => line("  no rule names it, and the policy is deny".into()),
         Some("malformed") => line("  no CAN bus carries such an identifier".into()),

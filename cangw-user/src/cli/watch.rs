@@ -16,9 +16,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::output;
+use crate::api::client::Door;
+use crate::api::methods::Watch;
 use crate::dbc::Dbc;
 use crate::error::{Error, Result};
-use crate::gateway::{Gateway, WatchedId, not_watched};
+use crate::gateway::WatchedId;
 use decoded::Decoded;
 use history::Marks;
 use table::Table;
@@ -41,9 +43,8 @@ pub(super) fn run(interface: &str, dbc: Option<&Path>, json: bool, once: bool) -
 
 /// What was recorded. The gateway is open, and so held, for this only.
 fn watched(interface: &str) -> Result<Vec<WatchedId>> {
-    Gateway::look()?
-        .ok_or_else(|| not_watched(interface))?
-        .watched(interface)
+    let interface = interface.to_owned();
+    Door::open().call(Watch { interface })
 }
 
 /// The table, for any width.

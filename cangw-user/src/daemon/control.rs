@@ -1,96 +1,98 @@
-//! The control socket: one JSON object on a line asks, one on a line answers.
+//! The control socket: where it is, and who may be connected at a time.
 
+use std::collections::HashMap;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::Health;
+use super::access::Access;
+use super::events::Events;
+use super::orders::Order;
+use super::session::{self, Session};
+use super::shared::Shared;
 
-/// A request to read the topologies again, with the place for the answer.
-pub(super) type Reload = oneshot::Sender<Result<(), String>>;
+/// Clients at once, and of one user.
+const CLIENTS: usize = 128;
+const CLIENTS_OF_USER: usize = 64;
 
-/// Bytes of a request, at most.
-const LONGEST: u64 = 64 * 1024;
-/// Clients at once.
-const CLIENTS: usize = 64;
-/// A client that does not take its answer in this time is left.
-const SLOW: Duration = Duration::from_secs(5);
-
-/// What requests can reach.
+/// What clients can reach.
 pub(super) struct Control {
-    health: Arc<Health>,
-    reloads: mpsc::Sender<Reload>,
-    clients: Semaphore,
+    pub shared: Arc<Shared>,
+    pub events: Events,
+    pub orders: mpsc::Sender<Order>,
+    /// Clients that are connected, by user.
+    clients: Mutex<HashMap<u32, usize>>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    id: String,
-    #[serde(default)]
-    data: serde_json::Map<String, Value>,
+/// A client's place among those that are connected.
+struct Place<'a> {
+    control: &'a Control,
+    user: u32,
 }
 
 impl Control {
-    pub fn new(health: Arc<Health>, reloads: mpsc::Sender<Reload>) -> Self {
+    pub fn new(shared: Arc<Shared>, orders: mpsc::Sender<Order>) -> Self {
         Self {
-            health,
-            reloads,
-            clients: Semaphore::new(CLIENTS),
+            shared,
+            events: Events::new(),
+            orders,
+            clients: Mutex::default(),
         }
     }
 
-    async fn answer(&self, line: &[u8]) -> Value {
-        match self.done(line).await {
-            Ok(data) => json!({"success": true, "data": data}),
-            Err(error) => json!({"success": false, "error": error}),
+    /// A place for a client; or why there is none.
+    fn place(&self, user: u32) -> Result<Place<'_>, String> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = clients.values().sum();
+        let own = clients.entry(user).or_default();
+        if *own >= CLIENTS_OF_USER {
+            return Err(format!(
+                "{CLIENTS_OF_USER} clients of this user are connected; no more at once"
+            ));
         }
+        if all >= CLIENTS {
+            return Err(format!("{CLIENTS} clients are connected; no more at once"));
+        }
+        *own += 1;
+        Ok(Place {
+            control: self,
+            user,
+        })
     }
 
-    async fn done(&self, line: &[u8]) -> Result<Value, String> {
-        let request: Request =
-            serde_json::from_slice(line).map_err(|e| format!("not a request: {e}"))?;
-        if let Some(name) = request.data.keys().next() {
-            return Err(format!("{} takes no {name}", request.id));
-        }
-        match request.id.as_str() {
-            "version" => Ok(json!({"version": env!("CARGO_PKG_VERSION")})),
-            "status" => {
-                let outcome = self.health.outcome();
-                Ok(json!({
-                    "topologies": outcome.topologies,
-                    "rules": outcome.rules,
-                    "waiting": outcome.waiting,
-                    "errors": outcome.errors,
-                }))
-            }
-            "reload" => {
-                let (answer, result) = oneshot::channel();
-                let gone = || "cangwd is about to end".to_owned();
-                self.reloads.send(answer).await.map_err(|_| gone())?;
-                result.await.map_err(|_| gone())??;
-                Ok(json!({}))
-            }
-            other => Err(format!(
-                "no method {other}; there are version, status and reload"
-            )),
+    async fn serve_one(&self, stream: UnixStream) -> io::Result<()> {
+        let user = stream.peer_cred()?.uid();
+        let access = Access::of(&stream)?;
+        match self.place(user) {
+            Ok(_place) => Session::new(stream, access, self).run().await,
+            Err(reason) => session::refuse(&stream, reason).await,
         }
     }
 }
 
-/// The socket from systemd, or one that is made here, for root only; `None` when neither is wanted.
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let clients = self.control.clients.lock();
+        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = clients.get_mut(&self.user) {
+            *own -= 1;
+            if *own == 0 {
+                clients.remove(&self.user);
+            }
+        }
+    }
+}
+
+/// The socket from systemd, or one that is made here; `None` when neither is wanted.
 pub(super) fn listener(path: Option<&Path>) -> Result<Option<UnixListener>> {
     let mut given = sd_notify::listen_fds().context("cannot take the socket from systemd")?;
     let listener = match (given.next(), path) {
@@ -106,7 +108,8 @@ pub(super) fn listener(path: Option<&Path>) -> Result<Option<UnixListener>> {
     Ok(Some(UnixListener::from_std(listener)?))
 }
 
-fn bind(path: &Path) -> Result<StdListener> {
+/// Makes a socket to which everybody can connect: whoever may not do anything there is told so.
+pub(super) fn bind(path: &Path) -> Result<StdListener> {
     let named = || format!("cannot make the socket {}", path.display());
     match fs::symlink_metadata(path) {
         // Of a daemon that was killed; one that lives would answer.
@@ -123,8 +126,7 @@ fn bind(path: &Path) -> Result<StdListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(named)?;
     }
-    // Nobody else can connect before the mode is set: a socket listens from the start.
-    let before = crate::kernel::syscall::set_umask(0o177);
+    let before = crate::kernel::syscall::set_umask(0o111);
     let listener = StdListener::bind(path);
     let _ = crate::kernel::syscall::set_umask(before);
     listener.with_context(named)
@@ -132,15 +134,15 @@ fn bind(path: &Path) -> Result<StdListener> {
 
 /// Serves clients until the daemon ends.
 pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
+    let events = Arc::clone(&control);
+    tokio::spawn(async move { events.events.run(&events.shared).await });
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let control = Arc::clone(&control);
                 tokio::spawn(async move {
-                    // One too many is told by the end of its connection.
-                    if let Ok(_place) = control.clients.try_acquire() {
-                        let _ = talk(stream, &control).await;
-                    }
+                    // A client that is gone needs no answer.
+                    let _ = control.serve_one(stream).await;
                 });
             }
             Err(e) => {
@@ -148,34 +150,6 @@ pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
                 warn!("cannot accept a client: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-        }
-    }
-}
-
-async fn talk(stream: UnixStream, control: &Control) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut reader)
-            .take(LONGEST)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if read == 0 {
-            return Ok(());
-        }
-        let whole = line.ends_with(b"\n");
-        let answer = if whole || (read as u64) < LONGEST {
-            control.answer(&line).await
-        } else {
-            json!({"success": false, "error": format!("a request has at most {LONGEST} bytes")})
-        };
-        let mut answer = answer.to_string();
-        answer.push('\n');
-        tokio::time::timeout(SLOW, writer.write_all(answer.as_bytes())).await??;
-        if !whole {
-            return Ok(());
         }
     }
 }

@@ -9,6 +9,8 @@ use std::time::Instant;
 use tracing::info;
 
 use super::failures::{Failures, RETRY};
+use crate::api::methods::{Done, Down, Up};
+use crate::api::service::HealthReport;
 use crate::error::{Error, Result};
 use crate::folder::entries;
 use crate::gateway::Gateway;
@@ -102,10 +104,23 @@ impl fmt::Display for Outcome {
     }
 }
 
+impl From<Outcome> for HealthReport {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            topologies: outcome.topologies,
+            rules: outcome.rules,
+            waiting: outcome.waiting,
+            errors: outcome.errors,
+        }
+    }
+}
+
 /// The topologies that are kept, and the gateway of this network namespace.
 pub struct Keeper {
     sources: Sources,
     topologies: Vec<Topology>,
+    /// Names of those that clients sent.
+    sent: BTreeSet<String>,
     /// Names of topologies that are not described any more.
     gone: BTreeSet<String>,
     failures: Failures,
@@ -121,13 +136,14 @@ impl Keeper {
         Ok(Self {
             topologies: sources.read()?,
             sources,
+            sent: BTreeSet::new(),
             gone: BTreeSet::new(),
             failures: Failures::default(),
             stubborn: Stubborn::new(),
         })
     }
 
-    /// Reads them again. Those that are gone will be taken down.
+    /// Reads them again. Those that are gone will be taken down; those that clients sent stay.
     ///
     /// # Errors
     /// As [`Self::load`]; then nothing changes.
@@ -135,11 +151,45 @@ impl Keeper {
         let topologies = self.sources.read()?;
         self.failures = Failures::default();
         let before = std::mem::replace(&mut self.topologies, topologies);
-        self.gone.extend(before.into_iter().map(|t| t.name));
+        self.sent
+            .retain(|name| self.topologies.iter().all(|t| t.name != *name));
+        let (sent, others): (Vec<_>, Vec<_>) = before
+            .into_iter()
+            .partition(|t| self.sent.contains(&t.name));
+        self.topologies.extend(sent);
+        self.gone.extend(others.into_iter().map(|t| t.name));
         let topologies = &self.topologies;
         self.gone
             .retain(|name| topologies.iter().all(|t| t.name != *name));
         Ok(())
+    }
+
+    /// Makes a topology that a client sent, and keeps it from now on, until a file describes it or this process ends.
+    ///
+    /// # Errors
+    /// What is wrong with it; the step that failed. Then everything is as before.
+    pub fn up(&mut self, up: &Up) -> Result<Done> {
+        let topology = Topology::parse_alone(&up.file, &up.text)?;
+        let mut done = Done::default();
+        Host::open()?.up(&topology, &mut |step| note(&mut done, &topology.name, step))?;
+        self.topologies.retain(|t| t.name != topology.name);
+        self.gone.remove(&topology.name);
+        self.failures = Failures::default();
+        self.sent.insert(topology.name.clone());
+        self.topologies.push(topology);
+        Ok(done)
+    }
+
+    /// Takes a topology down, and keeps it no more, until the files are read again.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn down(&mut self, Down { topology }: &Down) -> Result<Done> {
+        let mut done = Done::default();
+        self.topologies.retain(|t| t.name != *topology);
+        self.sent.remove(topology);
+        Host::open()?.down(topology, &mut |step| note(&mut done, topology, step))?;
+        Ok(done)
     }
 
     /// The namespaces whose interfaces matter, as far as they are there.
@@ -214,6 +264,12 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Logs a step that a client wants, and tells it.
+fn note(done: &mut Done, topology: &str, step: &dyn fmt::Display) {
+    info!("{topology}: {step}");
+    done.steps.push(step.to_string());
 }
 
 /// Keeps the rules of this network namespace; how many there are, and how many of them wait.

@@ -23,8 +23,8 @@ pub(crate) struct Names {
 
 /// The DBC files that the rules of a file name, each read once.
 pub(crate) struct Dbcs {
-    /// Where they are looked for.
-    folder: PathBuf,
+    /// Where they are looked for; `None` where none may be read.
+    folder: Option<PathBuf>,
     read: BTreeMap<PathBuf, Dbc>,
 }
 
@@ -32,14 +32,29 @@ impl Dbcs {
     /// Those of a file: relative paths begin at its folder.
     pub fn of(file: &str) -> Self {
         Self {
-            folder: Path::new(file).parent().unwrap_or(Path::new("")).into(),
+            folder: Some(Path::new(file).parent().unwrap_or(Path::new("")).into()),
+            read: BTreeMap::new(),
+        }
+    }
+
+    /// Those of a text that somebody else sent, who may not let this process read files.
+    pub fn none() -> Self {
+        Self {
+            folder: None,
             read: BTreeMap::new(),
         }
     }
 
     /// Reads one.
     pub fn get(&mut self, path: &Path) -> Result<&Dbc> {
-        let path = self.folder.join(path);
+        let Some(folder) = &self.folder else {
+            let message = "names of a DBC file are not looked up for others; run `cangw` as root, or give what they mean";
+            return Err(Error::Key {
+                key: None,
+                message: message.into(),
+            });
+        };
+        let path = folder.join(path);
         if !self.read.contains_key(&path) {
             // Not a device or a pipe, which never ends or never begins.
             let kind = std::fs::metadata(&path);

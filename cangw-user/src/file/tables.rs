@@ -430,45 +430,106 @@ fn max_hops<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u8>, D::Error> {
     }
 }
 
+impl From<&Document> for Tables {
+    fn from(document: &Document) -> Self {
+        Self {
+            version: VERSION,
+            settings: SettingsTable {
+                max_hops: document.max_hops,
+                log: document.log,
+            },
+            interface: document
+                .interfaces
+                .iter()
+                .map(|i| InterfaceTable {
+                    name: i.name.clone(),
+                    exclusive: i.change.exclusive,
+                    engine: i.change.engine,
+                    policy: i.change.policy,
+                })
+                .collect(),
+            rule: document.rules.iter().map(RuleTable::from).collect(),
+        }
+    }
+}
+
+impl From<&Rule> for RuleTable {
+    fn from(rule: &Rule) -> Self {
+        Self {
+            rule: rule.clone(),
+            names: Names::default(),
+        }
+    }
+}
+
+impl Tables {
+    /// The document, with the rules that were made of its tables.
+    fn document(self, rules: Vec<Rule>) -> Document {
+        let mut document = Document {
+            max_hops: self.settings.max_hops,
+            log: self.settings.log,
+            rules,
+            ..Document::default()
+        };
+        for table in self.interface {
+            let change = InterfaceChange {
+                exclusive: table.exclusive,
+                engine: table.engine,
+                policy: table.policy,
+            };
+            if !change.is_empty() {
+                document.interface(&table.name).add(change);
+            }
+        }
+        document
+    }
+}
+
+impl RuleTable {
+    /// The rule, which says nothing by names.
+    ///
+    /// # Errors
+    /// When it does.
+    pub(crate) fn without_names(self) -> std::result::Result<Rule, &'static str> {
+        if self.names.dbc.is_some() || !self.names.message.is_empty() || !self.names.set.is_empty()
+        {
+            return Err(
+                "names of a DBC file (`dbc`, `message`, `set`) are looked up by `cangw`; give what they mean",
+            );
+        }
+        Ok(self.rule)
+    }
+}
+
+/// The document as it is in a file, without names.
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        Tables::from(self).serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let mut tables = Tables::deserialize(d)?;
+        let rules = std::mem::take(&mut tables.rule).into_iter();
+        let rules = rules
+            .map(RuleTable::without_names)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(serde::de::Error::custom)?;
+        Ok(tables.document(rules))
+    }
+}
+
 pub(super) fn write(document: &Document) -> String {
-    let tables = Tables {
-        version: VERSION,
-        settings: SettingsTable {
-            max_hops: document.max_hops,
-            log: document.log,
-        },
-        interface: document
-            .interfaces
-            .iter()
-            .map(|i| InterfaceTable {
-                name: i.name.clone(),
-                exclusive: i.change.exclusive,
-                engine: i.change.engine,
-                policy: i.change.policy,
-            })
-            .collect(),
-        rule: document
-            .rules
-            .iter()
-            .map(|rule| RuleTable {
-                rule: rule.clone(),
-                names: Names::default(),
-            })
-            .collect(),
-    };
     // There is no value in it that TOML does not have.
-    HEAD.to_owned() + &toml::to_string(&tables).unwrap_or_default()
+    HEAD.to_owned() + &toml::to_string(document).unwrap_or_default()
 }
 
 pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
-    let tables: Tables = from_toml(file, text)?;
-    let mut document = Document {
-        max_hops: tables.settings.max_hops,
-        log: tables.settings.log,
-        ..Document::default()
-    };
+    let mut tables: Tables = from_toml(file, text)?;
     let mut dbcs = Dbcs::of(file);
-    for (index, table) in tables.rule.into_iter().enumerate() {
+    let mut rules = Vec::with_capacity(tables.rule.len());
+    for (index, table) in std::mem::take(&mut tables.rule).into_iter().enumerate() {
         let rule = table.names.resolve(table.rule, &mut dbcs, None);
         let rule = rule.map_err(|(key, error)| {
             error_at(
@@ -477,19 +538,9 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Document> {
                 error.to_string(),
             )
         })?;
-        document.rules.push(rule);
+        rules.push(rule);
     }
-    for table in tables.interface {
-        let change = InterfaceChange {
-            exclusive: table.exclusive,
-            engine: table.engine,
-            policy: table.policy,
-        };
-        if !change.is_empty() {
-            document.interface(&table.name).add(change);
-        }
-    }
-    Ok(document)
+    Ok(tables.document(rules))
 }
 
 /// Reads a file in TOML.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use cangw_common::abi::MAX_RULES;
 use cangw_common::frame::FrameType;
 use cangw_common::rule::Filter;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernel::bpf;
@@ -208,23 +209,28 @@ impl Gateway {
     pub fn delete(&mut self, rule: &Rule) -> Result<()> {
         let links = link::list(&self.netlink)?;
         let mut state = self.state.clone();
-        // Interfaces may have new names since.
-        apply::resolve(&mut state, &links);
-        let found = state.rules.iter().position(|e| same_rule(&e.rule, rule));
-        let Some(at) = found else {
-            // A rule can outlive its interfaces, so their names are looked at only now.
-            let missing = std::iter::once(rule.source.as_str())
-                .chain(rule.target())
-                .find(|name| !links.iter().any(|l| l.name == **name));
-            return Err(match missing {
-                Some(name) => Error::NoInterface { name: name.into() },
-                None => Error::NoRule {
-                    rule: rule.to_string(),
-                },
-            });
-        };
+        let at = position(&mut state, &links, rule)?;
         state.rules.remove(at);
         self.commit(state, &links)
+    }
+
+    /// Puts `new`, whose counters begin at 0, in the place of the newest rule that is like `old`, in one step.
+    ///
+    /// # Errors
+    /// As [`Self::delete`] and [`Self::add`]; then everything is as before.
+    pub fn replace(&mut self, old: &Rule, new: &Rule) -> Result<()> {
+        let links = link::list(&self.netlink)?;
+        let mut state = self.state.clone();
+        let at = position(&mut state, &links, old)?;
+        let ends = self.check(&links, new)?;
+        let slot = state.free_rule_slots().next();
+        let slot = slot.ok_or(Error::TooManyRules { max: MAX_RULES })?;
+        let topology = std::mem::take(&mut state.rules[at].topology);
+        state.rules[at] = Entry {
+            topology,
+            ..Entry::new(new, slot, ends)
+        };
+        self.commit_with(state, &links, &[slot], &mut |_| Ok(()))
     }
 
     /// Deletes all rules with everything that they needed in the kernel, and the settings of interfaces. Settings of the
@@ -466,13 +472,17 @@ pub enum Absent {
 }
 
 /// What is to change in how an interface's frames are handled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct InterfaceChange {
     /// Whether forwarded frames are kept from its local sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
     /// The engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<Engine>,
     /// What becomes of frames that no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
 }
 
@@ -493,6 +503,25 @@ impl InterfaceChange {
         interface.engine = self.engine.unwrap_or(interface.engine);
         interface.policy = self.policy.unwrap_or(interface.policy);
     }
+}
+
+/// Where the newest rule is that is like `rule`.
+fn position(state: &mut State, links: &[Link], rule: &Rule) -> Result<usize> {
+    // Interfaces may have new names since.
+    apply::resolve(state, links);
+    let found = state.rules.iter().position(|e| same_rule(&e.rule, rule));
+    found.ok_or_else(|| {
+        // A rule can outlive its interfaces, so their names are looked at only now.
+        let missing = std::iter::once(rule.source.as_str())
+            .chain(rule.target())
+            .find(|name| !links.iter().any(|l| l.name == **name));
+        match missing {
+            Some(name) => Error::NoInterface { name: name.into() },
+            None => Error::NoRule {
+                rule: rule.to_string(),
+            },
+        }
+    })
 }
 
 fn find_can<'a>(links: &'a [Link], name: &str) -> Result<&'a Link> {

@@ -1,7 +1,8 @@
 //! Rules and counters, for people and for programs.
 
 use cangw_common::abi::{Guard, Reason};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use super::Gateway;
@@ -15,13 +16,13 @@ use crate::options::{Action, Policy};
 use crate::rule::{Engine, Rule};
 
 /// A rule with its counters, in frames.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RuleReport {
     /// The rule.
     #[serde(flatten)]
     pub rule: Rule,
     /// The topology whose route it is.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub topology: String,
     /// The interface that the rule waits for; `None` when it is in force.
     pub waiting_for: Option<String>,
@@ -58,7 +59,7 @@ pub struct RuleReport {
 }
 
 /// An interface with its counters, in frames.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InterfaceReport {
     /// Its name.
     pub name: String,
@@ -73,13 +74,13 @@ pub struct InterfaceReport {
     /// What becomes of frames that no rule names.
     pub policy: Policy,
     /// Frames that no rule looked at, by reason.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<Cow<'static, str>, u64>,
     /// Frames that targets refused and that cannot be told apart by rule, because more than 512 lists share filters.
     pub refused_shared: u64,
 }
 
 /// Everything that is to be known.
-#[derive(Clone, Debug, Serialize, Default)]
+#[derive(Clone, Debug, Serialize, Deserialize, Default)]
 pub struct Report {
     /// The rules, newest first.
     pub rules: Vec<RuleReport>,
@@ -111,12 +112,12 @@ impl Gateway {
                 .as_ref()
                 .filter(|live| links.iter().any(|l| l.index == live.ifindex));
             let mut reasons = BTreeMap::new();
-            reasons.insert("unserved", interface.unserved);
+            reasons.insert("unserved".into(), interface.unserved);
             let mut refused_shared = 0;
             if let (Some(live), Some(maps)) = (live, &maps) {
                 let counters = maps.reasons(live.slot)?;
                 for reason in Reason::ALL {
-                    reasons.insert(reason.name(), counters.0[reason as usize]);
+                    reasons.insert(reason.name().into(), counters.0[reason as usize]);
                 }
                 if !live.fan_out.is_empty() {
                     let frames = maps.fan_count(live.aux())?;

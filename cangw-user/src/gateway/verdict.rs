@@ -3,7 +3,8 @@
 use cangw_common::classify::{IdClass, XlFields, id_class};
 use cangw_common::edit::{BYTES, FrameBytes, IDENTITY};
 use cangw_common::frame::FrameType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 use super::{Gateway, apply, find_can, inputs};
 use crate::compile::{self, Compiled, Input, Outcome, States, Step};
@@ -14,7 +15,7 @@ use crate::options::Policy;
 use crate::rule::Rule;
 
 /// What would become of a frame.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Verdict {
     /// Interface on which it would come.
     pub interface: String,
@@ -25,11 +26,11 @@ pub struct Verdict {
     /// Whether local sockets of the interface would get it.
     pub delivered: bool,
     /// Why no rule does anything, as in the interface's counters: `unmatched`, `denied` or `malformed`.
-    pub reason: Option<&'static str>,
+    pub reason: Option<Cow<'static, str>>,
 }
 
 /// What a rule would do.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RuleVerdict {
     /// The rule, as options.
     pub rule: String,
@@ -44,7 +45,7 @@ pub struct RuleVerdict {
 }
 
 /// What a rule would do with a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Does {
     /// Send it.
@@ -122,11 +123,11 @@ impl View<'_> {
         let fields = frame.sdt().zip(frame.af());
         let fields = fields.map(|(sdt, af)| XlFields { sdt, af });
         if id_class(frame.kind(), frame.can_id()) == IdClass::Invalid {
-            verdict.reason = Some("malformed");
+            verdict.reason = Some("malformed".into());
             return verdict;
         }
         let Some(list) = compiled.list(frame.kind(), frame.can_id(), fields) else {
-            verdict.reason = Some(if self.denies { "denied" } else { "unmatched" });
+            verdict.reason = Some(if self.denies { "denied" } else { "unmatched" }.into());
             return verdict;
         };
         // The second copies are a matter of their rule.
@@ -134,7 +135,7 @@ impl View<'_> {
         verdict.rules = steps.map(|step| self.of_rule(step, frame)).collect();
         let taken = verdict.rules.iter().any(|r| r.does == Does::Send);
         verdict.delivered = !(list.fate.drops || self.exclusive && taken);
-        verdict.reason = list.fate.denied.then_some("denied");
+        verdict.reason = list.fate.denied.then(|| "denied".into());
         verdict
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use cangw_common::abi::{WATCHED_DATA, WatchKey, Watched};
 use cangw_common::frame::{EFF_FLAG, ERR_FLAG, FrameType, RTR_FLAG};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Gateway, find_can};
 use crate::error::{Error, Result};
@@ -13,7 +13,7 @@ use crate::kernel::{bpf, clock, link};
 use crate::rule::kind_name;
 
 /// What is known of an identifier. Times are in seconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WatchedId {
     /// Identifier without flags; of a CAN XL frame the priority.
     pub id: u32,

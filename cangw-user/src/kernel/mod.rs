@@ -4,6 +4,7 @@ pub mod attr;
 pub mod bpf;
 pub mod btf;
 pub mod can;
+pub mod can_status;
 pub mod clock;
 pub mod fan_out;
 pub mod filter;

@@ -208,6 +208,38 @@ pub fn namespace_cookie() -> io::Result<u64> {
     Ok(cookie)
 }
 
+/// The supplementary groups of the process at the other end of a Unix socket, as they were when it connected.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
+    let mut groups = vec![0; 64];
+    loop {
+        let mut len = size_of_val(&groups[..]) as libc::socklen_t;
+        // SAFETY: the buffer has the length that is passed.
+        let answer = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let needed = len as usize / size_of::<libc::gid_t>();
+        if answer == 0 {
+            groups.truncate(needed);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // The kernel says how many there are (`sock_getsockopt`).
+        if error.raw_os_error() != Some(libc::ERANGE) || needed <= groups.len() {
+            return Err(error);
+        }
+        groups.resize(needed, 0);
+    }
+}
+
 /// Type of the file system at a path (`statfs`); `None` when there is none.
 pub fn file_system(path: &Path) -> Option<i64> {
     let path = path_text(path).ok()?;

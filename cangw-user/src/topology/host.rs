@@ -9,11 +9,13 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
 use super::{Topology, is_name};
 use crate::error::{Error, Result};
 use crate::folder::entries;
-use crate::gateway::{Absent, Gateway, InterfaceChange};
+use crate::gateway::{Absent, Gateway, InterfaceChange, RuleReport};
 use crate::kernel::can::{self, CanConfig};
 use crate::kernel::filter::flood;
 use crate::kernel::hub::Hub;
@@ -59,6 +61,26 @@ pub(crate) fn buses_path(topology: &str) -> PathBuf {
 #[must_use]
 pub fn ecu_path(topology: &str, ecu: &str) -> PathBuf {
     Path::new(NAMED).join(format!("{topology}.{ecu}"))
+}
+
+/// A topology that is up, for people and for programs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TopologyReport {
+    /// Its name.
+    pub name: String,
+    /// The virtual buses.
+    pub buses: BTreeMap<String, BusReport>,
+    /// The interfaces of each ECU, with their buses.
+    pub ecus: BTreeMap<String, BTreeMap<String, String>>,
+    /// Its routes, oldest first.
+    pub routes: Vec<RuleReport>,
+}
+
+/// A virtual bus that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BusReport {
+    /// Frames that some ports missed.
+    pub lost: u64,
 }
 
 /// The ECUs that this host has: their topologies and names.
@@ -188,6 +210,27 @@ impl Host {
                 .map(|bus| Ok((bus.clone(), Hub::new(&pins, &bus).lost()?)))
                 .collect()
         })
+    }
+
+    /// The topologies that are up. `rules` are those of the gateway, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::shape`].
+    pub fn report(&self, mut rules: Vec<RuleReport>) -> Result<Vec<TopologyReport>> {
+        rules.reverse();
+        let mut reports = Vec::new();
+        for name in topologies(rules.iter().map(|route| route.topology.as_str()))? {
+            let shape = self.shape(&name)?;
+            let lost = self.lost(&name)?.into_iter();
+            let own = rules.iter().filter(|route| route.topology == name);
+            reports.push(TopologyReport {
+                buses: lost.map(|(bus, lost)| (bus, BusReport { lost })).collect(),
+                ecus: shape.ecus,
+                routes: own.cloned().collect(),
+                name,
+            });
+        }
+        Ok(reports)
     }
 
     /// The steps that make a topology so.

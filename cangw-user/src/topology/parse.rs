@@ -58,7 +58,7 @@ struct EcuTable {
     interfaces: BTreeMap<String, String>,
 }
 
-pub(super) fn parse(file: &str, text: &str) -> Result<Topology> {
+pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
     let tables: Tables = from_toml(file, text)?;
     let source = Source { file, text };
     let topology = Topology {
@@ -75,7 +75,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Topology> {
         ));
     }
     let ecus = source.ecus(tables.ecu, &topology)?;
-    let routes = source.routes(tables.route, &topology)?;
+    let routes = source.routes(tables.route, &topology, dbcs)?;
     Ok(Topology {
         ecus,
         routes,
@@ -193,8 +193,12 @@ impl Source<'_> {
         Ok(ecus.collect())
     }
 
-    fn routes(&self, tables: Vec<RuleTable>, topology: &Topology) -> Result<Vec<Rule>> {
-        let mut dbcs = Dbcs::of(self.file);
+    fn routes(
+        &self,
+        tables: Vec<RuleTable>,
+        topology: &Topology,
+        mut dbcs: Dbcs,
+    ) -> Result<Vec<Rule>> {
         let mut rules = Vec::with_capacity(tables.len());
         for (index, RuleTable { rule, names }) in tables.into_iter().enumerate() {
             let index = index.to_string();

@@ -30,7 +30,7 @@ id = ["7DF"]
 
 #[test]
 fn a_topology_is_read() {
-    let topology = parse("f", GOOD).unwrap();
+    let topology = Topology::parse("f", GOOD).unwrap();
     assert_eq!(topology.name, "car");
     let ports: Vec<_> = topology.ports("body").collect();
     assert_eq!(ports, [("dash", "can0"), ("engine", "can0")]);
@@ -170,7 +170,7 @@ fn what_is_wrong_is_named() {
     ] {
         assert!(GOOD.contains(good), "{good}");
         let text = GOOD.replacen(good, bad, 1);
-        let error = parse("f", &text).expect_err(bad).to_string();
+        let error = Topology::parse("f", &text).expect_err(bad).to_string();
         let expected = format!("f, line {expected}");
         assert!(error.starts_with(&expected), "{error}\n{expected}");
     }
@@ -215,7 +215,7 @@ fn hundreds_of_malformed_files_are_refused() {
         for text in spoilt {
             let mut file = lines.clone();
             file[number] = &text;
-            let error = match parse("f", &file.join("\n")) {
+            let error = match Topology::parse("f", &file.join("\n")) {
                 Ok(_) => panic!("{text} is taken"),
                 Err(e) => e.to_string(),
             };
@@ -269,7 +269,7 @@ fn names_of_a_dbc_file_are_looked_up() {
             Err("no regular file"),
         ),
     ] {
-        let result = parse(file, &text(route));
+        let result = Topology::parse(file, &text(route));
         match expected {
             Ok(rule) => {
                 let routes = result.unwrap().routes;
@@ -283,7 +283,7 @@ fn names_of_a_dbc_file_are_looked_up() {
         }
     }
     let without = "[[route]]\nfrom = \"chassis\"\nto = \"obd\"\nmessage = [\"BRAKES\"]\n";
-    let error = parse(file, &(GOOD.to_owned() + without)).unwrap_err();
+    let error = Topology::parse(file, &(GOOD.to_owned() + without)).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("say which with `dbc = \"FILE\"`"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
@@ -295,7 +295,7 @@ fn a_real_bus_with_ecus_is_two() {
     let text = GOOD
         .replace("can0 = \"body\", ", "can0 = \"obd\", ")
         .replace("policy = \"deny\"\n", "");
-    let shape = parse("f", &text).unwrap().shape();
+    let shape = Topology::parse("f", &text).unwrap().shape();
     assert!(shape.buses.contains_key("obd") && shape.devices.contains_key("can0"));
     let routes: Vec<_> = shape.routes.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -310,7 +310,7 @@ fn a_real_bus_with_ecus_is_two() {
         ]
     );
     let clash = text.replace("device = \"can0\"", "device = \"obd\"");
-    let error = parse("f", &clash).unwrap_err().to_string();
+    let error = Topology::parse("f", &clash).unwrap_err().to_string();
     assert!(
         error.contains("line 8: bus.obd.device: obd has ECUs"),
         "{error}"
@@ -333,7 +333,7 @@ fn the_schema_has_all_keys() {
             "version = 1\nname = 'a'\n[[route]]\nzzz = 1".to_owned(),
         ),
     ] {
-        let error = parse("f", &file).unwrap_err().to_string();
+        let error = Topology::parse("f", &file).unwrap_err().to_string();
         let (_, keys) = error.split_once("`, expected ").expect("the keys");
         let mut keys: Vec<&str> = keys.split('`').skip(1).step_by(2).collect();
         keys.sort_unstable();

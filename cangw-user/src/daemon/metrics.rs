@@ -1,0 +1,250 @@
+//! Metrics for Prometheus, in the text format of OpenMetrics.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::api::Method as _;
+use crate::api::methods::{LinkList, Stats, Status};
+use crate::api::service::HealthReport;
+use crate::error::{Error, Result};
+use crate::gateway::{Report, RuleReport};
+use crate::kernel::can_status::{BusState, CanStatus};
+use crate::topology::host::TopologyReport;
+
+/// All that is told in one scrape.
+#[derive(Debug)]
+struct Scrape {
+    report: Report,
+    links: Vec<CanStatus>,
+    topologies: Vec<TopologyReport>,
+    health: HealthReport,
+}
+
+/// Labels, and a value.
+type Sample<'a> = (Vec<(&'static str, &'a str)>, u64);
+
+/// What was found, as text.
+///
+/// # Errors
+/// What the gateway says.
+pub(super) fn text(health: HealthReport) -> Result<String> {
+    let scrape = Scrape {
+        report: Stats {}.perform()?,
+        links: LinkList {}.perform()?,
+        topologies: Status {}.perform()?,
+        health,
+    };
+    let mut registry = Registry::with_prefix("cangw");
+    registry.register_collector(Box::new(scrape));
+    let mut text = String::new();
+    encode(&mut text, &registry)
+        .map_err(|e| Error::io("write metrics", std::io::Error::other(e)))?;
+    Ok(text)
+}
+
+/// What became of the frames of a rule: all counters of `cangw stats` that are not sums of others.
+fn results(rule: &RuleReport) -> [(&'static str, u64); 13] {
+    [
+        ("handled", rule.handled),
+        ("dropped_refused", rule.dropped_refused),
+        ("dropped_mtu", rule.dropped_mtu),
+        ("dropped_waiting", rule.dropped_waiting),
+        ("dropped_by_rule", rule.dropped_by_rule),
+        ("dropped_over_rate", rule.dropped_over_rate),
+        ("dropped_by_fault", rule.dropped_by_fault),
+        ("deleted_hop_limit", rule.deleted_hop_limit),
+        ("deleted_too_long", rule.deleted_too_long),
+        ("skipped_origin", rule.skipped_origin),
+        ("duplicated", rule.duplicated),
+        ("corrupted", rule.corrupted),
+        ("rate_shared", rule.rate_shared),
+    ]
+}
+
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn family<'a>(
+        &mut self,
+        (name, help): (&str, &str),
+        kind: MetricType,
+        samples: impl IntoIterator<Item = Sample<'a>>,
+    ) -> fmt::Result {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in samples {
+            let metric = family.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(value).encode(metric)?,
+                _ => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(metric)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn counters<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'a>>,
+    ) -> fmt::Result {
+        self.family((name, help), MetricType::Counter, samples)
+    }
+
+    fn gauges<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'a>>,
+    ) -> fmt::Result {
+        self.family((name, help), MetricType::Gauge, samples)
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        self.rules(&mut writer)?;
+        self.interfaces(&mut writer)?;
+        self.daemon(&mut writer)
+    }
+}
+
+impl Scrape {
+    fn rules(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        // Rules can be the same; a set of labels may come only once.
+        let mut rules: BTreeMap<(String, &str), BTreeMap<&'static str, u64>> = BTreeMap::new();
+        for rule in &self.report.rules {
+            let key = (rule.rule.to_string(), rule.topology.as_str());
+            let sums = rules.entry(key).or_default();
+            for (result, frames) in results(rule) {
+                *sums.entry(result).or_default() += frames;
+            }
+        }
+        let samples = rules.iter().flat_map(|((rule, topology), sums)| {
+            sums.iter().map(move |(result, frames)| {
+                let labels = vec![
+                    ("rule", rule.as_str()),
+                    ("topology", *topology),
+                    ("result", *result),
+                ];
+                (labels, *frames)
+            })
+        });
+        writer.counters(
+            "rule_frames",
+            "Frames by rule, and what became of them",
+            samples,
+        )?;
+        let waiting = self.report.rules.iter();
+        let waiting = waiting.filter(|rule| rule.waiting_for.is_some()).count();
+        let samples = [
+            (
+                vec![("state", "in force")],
+                (self.report.rules.len() - waiting) as u64,
+            ),
+            (vec![("state", "waiting")], waiting as u64),
+        ];
+        writer.gauges("rules", "Rules", samples)
+    }
+
+    fn interfaces(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let reasons = self.report.interfaces.iter().flat_map(|interface| {
+            let shared = ("refused_shared", interface.refused_shared);
+            let reasons = interface.reasons.iter();
+            let reasons = reasons.map(|(reason, frames)| (reason.as_ref(), *frames));
+            reasons.chain([shared]).map(|(reason, frames)| {
+                let labels = vec![("interface", interface.name.as_str()), ("reason", reason)];
+                (labels, frames)
+            })
+        });
+        writer.counters(
+            "interface_frames",
+            "Frames on an interface that no rule took, by reason",
+            reasons,
+        )?;
+        for (name, help, counts) in [
+            (
+                "link_frames",
+                "Frames on a CAN interface",
+                (|link| (link.rx_frames, link.tx_frames)) as fn(&CanStatus) -> (u64, u64),
+            ),
+            ("link_bytes", "Bytes of data on a CAN interface", |link| {
+                (link.rx_bytes, link.tx_bytes)
+            }),
+            (
+                "link_dropped",
+                "Frames that the kernel or a driver dropped",
+                |link| (link.rx_dropped, link.tx_dropped),
+            ),
+            ("link_errors", "Errors on a CAN interface", |link| {
+                (link.rx_errors, link.tx_errors)
+            }),
+        ] {
+            let samples = self.links.iter().flat_map(|link| {
+                let (rx, tx) = counts(link);
+                [("rx", rx), ("tx", tx)].map(|(direction, count)| {
+                    let labels = vec![("interface", link.name.as_str()), ("direction", direction)];
+                    (labels, count)
+                })
+            });
+            writer.counters(name, help, samples)?;
+        }
+        let up = self.links.iter();
+        let up = up.map(|link| (vec![("interface", link.name.as_str())], u64::from(link.up)));
+        writer.gauges("link_up", "Whether a CAN interface is up", up)?;
+        let states = self.links.iter().filter_map(|link| {
+            let state = link.state?;
+            Some(BusState::ALL.map(|each| {
+                let labels = vec![("interface", link.name.as_str()), ("state", each.name())];
+                (labels, u64::from(each == state))
+            }))
+        });
+        writer.gauges(
+            "bus_state",
+            "The state of a controller on its bus: 1 for the one that it is in",
+            states.flatten(),
+        )
+    }
+
+    fn daemon(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let lost = self.topologies.iter().flat_map(|topology| {
+            topology.buses.iter().map(|(bus, report)| {
+                let labels = vec![("topology", topology.name.as_str()), ("bus", bus.as_str())];
+                (labels, report.lost)
+            })
+        });
+        writer.counters(
+            "bus_lost_frames",
+            "Frames of a virtual bus that some of its ports missed",
+            lost,
+        )?;
+        for (name, help, value) in [
+            (
+                "topologies",
+                "Topologies that are kept",
+                self.health.topologies.len(),
+            ),
+            (
+                "failures",
+                "What could not be done in the last pass",
+                self.health.errors.len(),
+            ),
+        ] {
+            writer.gauges(name, help, [(Vec::new(), value as u64)])?;
+        }
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        writer.gauges("build_info", "The version of cangwd", [(version, 1)])
+    }
+}

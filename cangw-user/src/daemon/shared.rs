@@ -1,0 +1,39 @@
+//! What the main loop and the clients' sessions share.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::keeper::Outcome;
+
+/// What was found and done last, for those who ask.
+#[derive(Default)]
+pub(super) struct Shared {
+    outcome: Mutex<Outcome>,
+    /// Since when a pass has been running.
+    busy: Mutex<Option<Instant>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// What came of the last pass.
+    pub fn outcome(&self) -> Outcome {
+        locked(&self.outcome).clone()
+    }
+
+    pub fn set_outcome(&self, outcome: Outcome) {
+        *locked(&self.outcome) = outcome;
+    }
+
+    /// When a pass begins, and `None` when it ends.
+    pub fn set_busy(&self, since: Option<Instant>) {
+        *locked(&self.busy) = since;
+    }
+
+    /// Whether a pass has been running for longer than this.
+    pub fn hangs(&self, limit: Duration) -> bool {
+        locked(&self.busy).is_some_and(|since| since.elapsed() > limit)
+    }
+}
