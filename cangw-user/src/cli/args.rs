@@ -217,6 +217,21 @@ pub enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Show what goes on: buses, interfaces, rules and identifiers with their rates, what is lost in red
+    ///
+    /// On a terminal it is kept up to date until q ends it; otherwise tables are printed again and again. Identifiers are those on interfaces whose rules have
+    /// --watch.
+    Top {
+        /// One JSON object on a line for each look
+        #[arg(long)]
+        json: bool,
+        /// One look
+        #[arg(long)]
+        once: bool,
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        interval: u64,
+    },
     /// What this kernel and these interfaces can do, and why not
     Probe {
         /// As JSON

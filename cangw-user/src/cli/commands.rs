@@ -1,13 +1,14 @@
 //! The subcommands.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use clap::CommandFactory as _;
 
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
 use super::daemon::Daemon;
-use super::{complete, export, import, output, probe, topology, verdict, watch};
+use super::{complete, export, import, output, probe, top, topology, verdict, watch};
 use crate::api::client::Door;
 use crate::api::methods::{
     InterfaceSet, RuleAdd, RuleDelete, RuleFlush, RuleText, SettingsSet, SettingsShow, Sync,
@@ -48,6 +49,15 @@ pub(super) fn run(command: Command) -> Result<()> {
             json,
             once,
         } => watch::run(&interface, dbc.as_deref(), json, once),
+        Command::Top {
+            json,
+            once,
+            interval,
+        } => top::run(&top::Options {
+            interval: Duration::from_secs(interval),
+            json,
+            once,
+        }),
         Command::Probe { json } => probe::run(json),
         Command::Sync => output::change(Sync {}),
         Command::Log => log(),

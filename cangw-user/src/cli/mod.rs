@@ -9,6 +9,7 @@ mod import;
 mod options;
 mod output;
 mod probe;
+mod top;
 mod topology;
 mod verdict;
 mod watch;
