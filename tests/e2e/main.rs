@@ -19,6 +19,7 @@ mod many;
 mod package;
 mod signals;
 mod timestamps;
+mod top;
 mod topologies;
 mod verdicts;
 mod watch;

@@ -245,7 +245,7 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
         system.must("ip netns list; ip -br link | grep -v '^lo '; true"),
         ""
     );
-    system.must("! ls /sys/fs/bpf/cangw && ! ls /run/cangw && ! getent group cangw");
+    system.must("! ls /sys/fs/bpf/cangw && ! ls /run/cangw && ! getent group cangw cangw-read");
     system.must("rm /etc/cangw/car.toml && dpkg --no-triggers -P cangw");
     let now = system.must("sha256sum /usr/bin/cangw");
     assert_eq!(now, cangw, "can-utils has its program again");
@@ -259,7 +259,7 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
     assert_eq!(left, [] as [&str; 0]);
 }
 
-/// It has the capabilities that its unit names and no others, and its socket is for the group.
+/// It has the capabilities that its unit names and no others, and it serves the members of its groups.
 fn privileges(system: &System) {
     let main = system.must("systemctl show --property=MainPID --value cangwd.service");
     let status = system.must(&format!("grep CapEff /proc/{}/status", main.trim()));
@@ -269,7 +269,20 @@ fn privileges(system: &System) {
     let expected = 1 << 12 | 1 << 21 | 1 << 38 | 1 << 39;
     assert_eq!(capabilities, expected, "{status}");
     let socket = system.must("stat -c '%a %U %G' /run/cangw/cangwd.sock");
-    assert_eq!(socket, "660 root cangw\n");
+    assert_eq!(socket, "666 root root\n");
+    let nobody = |group: &str, words: &str| {
+        let id = format!("$(getent group {group} | cut -d: -f3)");
+        format!("setpriv --reuid 65534 --regid 65534 --groups {id} cangw {words}")
+    };
+    let refuse = |group, words| system.must(&format!("! {}", nobody(group, words)));
+    assert!(
+        system
+            .must(&nobody("cangw-read", "status"))
+            .contains("topology car")
+    );
+    refuse("cangw-read", "sync");
+    system.must(&nobody("cangw", "sync"));
+    refuse("nogroup", "status");
 }
 
 /// When it is killed, systemd starts it again, and nothing happens to the topology.

@@ -239,6 +239,17 @@ pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid as libc::pid_t, signal) }).map(drop)
 }
 
+/// Ticks in which the kernel tells processor times.
+///
+/// # Panics
+/// Never on Linux.
+#[must_use]
+pub fn ticks_per_second() -> u32 {
+    // SAFETY: takes a number only.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks.try_into().expect("a small number")
+}
+
 /// A file in memory without a name, closed in programs that are started later.
 pub fn memory_file() -> io::Result<File> {
     // SAFETY: the name ends with a zero byte, and a descriptor that is not negative is new and owned by nobody else.

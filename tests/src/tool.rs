@@ -102,6 +102,16 @@ pub fn path_of(file: &File) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }
 
+/// Where children find the copy in memory of our `cangw`.
+///
+/// # Panics
+/// When there is no memory.
+#[must_use]
+pub fn path_of_cangw() -> PathBuf {
+    static COPY: LazyLock<File> = LazyLock::new(|| in_memory(&Cangw::Ours.path()));
+    path_of(&COPY)
+}
+
 impl Cangw {
     /// Its executable: ours lies in the folder of this executable or, for a test, in the one above.
     ///
@@ -133,9 +143,8 @@ impl Cangw {
     /// When there is no memory.
     #[must_use]
     pub fn command(self, namespace: &Namespace) -> Command {
-        static COPY: LazyLock<File> = LazyLock::new(|| in_memory(&Cangw::Ours.path()));
         let path = match self {
-            Self::Ours => path_of(&COPY),
+            Self::Ours => path_of_cangw(),
             Self::CanUtils => self.path(),
         };
         let mut command = namespace.command(path);

@@ -176,9 +176,9 @@ impl Door {
     ///
     /// # Errors
     /// What the gateway says.
-    pub fn call<M: Method>(self, method: M) -> Result<M::Reply> {
+    pub fn call<M: Method>(&mut self, method: M) -> Result<M::Reply> {
         match self {
-            Self::Daemon(mut client) => client.call(method),
+            Self::Daemon(client) => client.call(method),
             Self::Direct => method.perform(),
         }
     }

@@ -135,6 +135,8 @@ methods! {
     } -> Done;
     /// All rules and interfaces with their counters.
     "stats" false Stats {} -> Report;
+    /// All that `cangw top` shows, from one look.
+    "top" false Top {} -> TopReport;
     /// What rules with `watch` recorded on an interface.
     "watch" false Watch {
         /// The interface.
@@ -165,6 +167,19 @@ methods! {
     } -> Done;
     /// The ECUs that are up.
     "ecu_list" false EcuList {} -> Vec<EcuReport>;
+}
+
+/// Everything, from one look.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TopReport {
+    /// Rules and interfaces with their counters.
+    pub report: Report,
+    /// The CAN interfaces.
+    pub links: Vec<CanStatus>,
+    /// The topologies that are up.
+    pub topologies: Vec<TopologyReport>,
+    /// What was recorded, by interface.
+    pub watched: BTreeMap<String, Vec<WatchedId>>,
 }
 
 /// An ECU.
@@ -270,6 +285,25 @@ impl SettingsSet {
 impl Stats {
     fn done(self) -> Result<Report> {
         report()
+    }
+}
+
+impl Top {
+    fn done(self) -> Result<TopReport> {
+        let mut top = TopReport::default();
+        if let Some(gateway) = Gateway::look()? {
+            top.report = gateway.report()?;
+            for rule in &top.report.rules {
+                let name = &rule.rule.source;
+                let is_new = || !top.watched.contains_key(name);
+                if rule.rule.options.watch && rule.waiting_for.is_none() && is_new() {
+                    top.watched.insert(name.clone(), gateway.watched(name)?);
+                }
+            }
+        }
+        top.links = can_status::list(&Netlink::open()?)?;
+        top.topologies = Host::open()?.report(top.report.rules.clone())?;
+        Ok(top)
     }
 }
 

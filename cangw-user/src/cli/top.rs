@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::output;
 use crate::api::client::Door;
-use crate::api::methods::{LinkList, Stats, Status, Watch};
+use crate::api::methods::Top;
 use crate::error::{Error, Result};
 use rates::{Rates, Sample};
 
@@ -54,32 +54,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
 /// Looks at everything.
 fn look() -> Result<Sample> {
     let time = Instant::now();
-    let report = Door::open().call(Stats {})?;
-    let mut watched: Vec<&str> = report
-        .rules
-        .iter()
-        .filter(|rule| rule.rule.options.watch && rule.waiting_for.is_none())
-        .map(|rule| rule.rule.source.as_str())
-        .collect();
-    watched.sort_unstable();
-    watched.dedup();
-    let mut ids = Vec::new();
-    for interface in watched {
-        let interface = interface.to_owned();
-        // The last of its rules may just have gone.
-        if let Ok(found) = Door::open().call(Watch {
-            interface: interface.clone(),
-        }) {
-            ids.extend(found.into_iter().map(|id| (interface.clone(), id)));
-        }
-    }
-    Ok(Sample {
-        time,
-        links: Door::open().call(LinkList {})?,
-        topologies: Door::open().call(Status {})?,
-        report,
-        ids,
-    })
+    let top = Door::open().call(Top {})?;
+    Ok(Sample { time, top })
 }
 
 /// Everything as tables, without a terminal.

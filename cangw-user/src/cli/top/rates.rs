@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::api::methods::TopReport;
 use crate::gateway::{Report, RuleReport, WatchedId};
 use crate::kernel::can_status::{BusState, CanStatus};
-use crate::topology::host::TopologyReport;
+use crate::rule::kind_name;
 
 /// Bits of a classic frame on the wire beside its data: start to interframe space, with an 11-bit identifier and without stuff bits (ISO 11898-1).
 const FRAME_BITS: f64 = 47.0;
@@ -16,11 +17,7 @@ const FRAME_BITS: f64 = 47.0;
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub time: Instant,
-    pub report: Report,
-    pub links: Vec<CanStatus>,
-    pub topologies: Vec<TopologyReport>,
-    /// Recorded identifiers, with their interfaces.
-    pub ids: Vec<(String, WatchedId)>,
+    pub top: TopReport,
 }
 
 /// What went on between two looks. Rates are in frames a second, other numbers are totals.
@@ -137,8 +134,9 @@ fn counters(rule: &RuleReport) -> Vec<(&'static str, u64)> {
 
 impl Rates {
     /// What went on between two looks. What was not there at the first one has no rates yet.
-    pub fn between(before: &Sample, now: &Sample) -> Self {
+    pub fn between<'a>(before: &'a Sample, now: &'a Sample) -> Self {
         let seconds = now.time.duration_since(before.time).as_secs_f64();
+        let (before, now) = (&before.top, &now.top);
         let rate = |now: u64, before: Option<u64>| match before {
             Some(before) if seconds > 0.0 => now.saturating_sub(before) as f64 / seconds,
             _ => 0.0,
@@ -218,17 +216,16 @@ impl Rates {
             }
         });
         let rules = rules.collect();
-        let ids_before: HashMap<(&str, u32, &str), u64> = before
-            .ids
-            .iter()
-            .map(|(interface, id)| {
-                let kind = crate::rule::kind_name(id.kind);
-                ((interface.as_str(), id.can_id(), kind), id.count)
-            })
+        let all_ids = |top: &'a TopReport| {
+            let watched = top.watched.iter();
+            watched.flat_map(|(interface, ids)| ids.iter().map(move |id| (interface, id)))
+        };
+        let key = |interface: &'a str, id: &WatchedId| (interface, id.can_id(), kind_name(id.kind));
+        let ids_before: HashMap<(&str, u32, &str), u64> = all_ids(before)
+            .map(|(interface, id)| (key(interface, id), id.count))
             .collect();
-        let ids = now.ids.iter().map(|(interface, id)| {
-            let kind = crate::rule::kind_name(id.kind);
-            let was = ids_before.get(&(interface.as_str(), id.can_id(), kind));
+        let ids = all_ids(now).map(|(interface, id)| {
+            let was = ids_before.get(&key(interface, id));
             let data = id.data.iter();
             IdRate {
                 interface: interface.clone(),

@@ -9,6 +9,7 @@ use super::keys::{Choice, Then};
 use super::rates::{Rates, Sample};
 use super::screen::draw;
 use super::view::{Order, Pane, table};
+use crate::api::methods::TopReport;
 use crate::gateway::{Report, RuleReport};
 use crate::kernel::can_status::{BusState, CanStatus};
 
@@ -33,8 +34,7 @@ fn sample(time: Instant, frames: u64) -> Sample {
         rx_bytes: 8 * frames,
         ..CanStatus::default()
     };
-    Sample {
-        time,
+    let top = TopReport {
         report: Report {
             // The same rule twice, and one that drops.
             rules: vec![
@@ -45,9 +45,9 @@ fn sample(time: Instant, frames: u64) -> Sample {
             interfaces: Vec::new(),
         },
         links: vec![controller],
-        topologies: Vec::new(),
-        ids: Vec::new(),
-    }
+        ..TopReport::default()
+    };
+    Sample { time, top }
 }
 
 fn rates() -> Rates {
