@@ -8,7 +8,7 @@ mod lists;
 mod states;
 mod xl;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cangw_common::abi::{
@@ -20,6 +20,7 @@ use cangw_common::edit::Edit;
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, FrameType, RTR_FLAG, SFF_MASK};
 use cangw_common::rule::{Match, Predicate, XlFilter};
 
+use foldhash::quality::FixedState;
 pub use halves::MAX_CROSS;
 use lists::Lists;
 pub use lists::{Fate, List, Outcome, Step};
@@ -428,6 +429,61 @@ struct Wide {
     inverted: bool,
 }
 
+/// RTR and extended identifier in 30 bits.
+fn squeeze(can_id: u32) -> u32 {
+    (can_id & EFF_MASK) | ((can_id & RTR_FLAG) >> 1)
+}
+
+/// Rules by what an identifier is under their mask.
+type ByValue = HashMap<u32, Vec<usize>, FixedState>;
+
+/// Rules by what they compare, so that not every one is asked for every identifier.
+struct ByMask<'a> {
+    /// Of masks that many rules have: the rules by what is left of the identifier.
+    many: Vec<(u32, ByValue)>,
+    few: Vec<&'a (Wide, usize)>,
+}
+
+impl<'a> ByMask<'a> {
+    /// So many comparisons take as long as a look-up. Tests have few rules, which are to go both ways.
+    const MANY: usize = if cfg!(test) { 2 } else { 8 };
+
+    fn new(wide: &'a [(Wide, usize)]) -> Self {
+        let mut groups: BTreeMap<u32, Vec<&(Wide, usize)>> = BTreeMap::new();
+        let mut few = Vec::new();
+        for rule in wide {
+            if rule.0.inverted {
+                few.push(rule);
+            } else {
+                groups.entry(rule.0.mask).or_default().push(rule);
+            }
+        }
+        let mut many = Vec::new();
+        for (mask, rules) in groups {
+            if rules.len() < Self::MANY {
+                few.extend(rules);
+                continue;
+            }
+            let mut by_value = ByValue::default();
+            for (wide, i) in rules {
+                by_value.entry(wide.id & mask).or_default().push(*i);
+            }
+            many.push((mask, by_value));
+        }
+        Self { many, few }
+    }
+
+    /// Adds the rules that match an identifier of 30 bits.
+    fn matching(&self, id: u32, rules: &mut Vec<usize>) {
+        for (mask, by_value) in &self.many {
+            rules.extend(by_value.get(&(id & mask)).into_iter().flatten());
+        }
+        let matches = |wide: &Wide| ((id ^ wide.id) & wide.mask == 0) != wide.inverted;
+        let few = self.few.iter().filter(|(wide, _)| matches(wide));
+        rules.extend(few.map(|(_, i)| i));
+    }
+}
+
 /// What an extended frame's identifier is compared with; `None` when it can never match.
 fn extended(predicate: Predicate) -> Option<Wide> {
     let (id, mask, inverted) = match predicate {
@@ -435,7 +491,6 @@ fn extended(predicate: Predicate) -> Option<Wide> {
         Predicate::Differs { id, mask } => (id, mask, true),
         Predicate::Error { .. } => return None,
     };
-    let squeeze = |v: u32| (v & EFF_MASK) | ((v & RTR_FLAG) >> 1);
     if mask & EFF_FLAG != 0 && id & EFF_FLAG == 0 {
         // Equal never matches an extended frame; its inversion always does.
         return inverted.then_some(Wide {
@@ -500,13 +555,9 @@ fn space(
             wide.push((w, i));
         }
     }
+    let by_mask = ByMask::new(&wide);
     for (key, mut named) in exact {
-        let can_id = key & (EFF_FLAG | RTR_FLAG | EFF_MASK);
-        named.extend(
-            wide.iter()
-                .filter(|(_, i)| rules[*i].matches(kind, can_id, None))
-                .map(|(_, i)| *i),
-        );
+        by_mask.matching(squeeze(key), &mut named);
         named.sort_unstable();
         named.dedup();
         out.exact.insert(key, u32::from(lists.intern(&named)?));

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::mem::offset_of;
 use std::os::fd::AsFd as _;
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
-use aya::maps::{
-    Array, ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues,
-};
+use aya::maps::{ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use cangw_common::abi::{
     self, BucketKey, Cell, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables,
     WatchKey, Watched, XlTables,
@@ -26,6 +27,9 @@ const INNER_MAP: u32 = 1 << 12;
 /// `BPF_F_NO_PREALLOC`
 const NO_PREALLOC: u32 = 1;
 
+/// How often it is looked whether an update can be seen, which takes some microseconds.
+const SEEN: Duration = Duration::from_micros(50);
+
 /// Pin of the persistent state.
 pub const STATE: &str = "state";
 /// How often data are read that may be written meanwhile.
@@ -36,18 +40,17 @@ type Chunk = [u8; CHUNK];
 
 /// The maps that userspace writes and reads.
 pub struct Maps {
-    tables: ArrayOfMaps<MapData, Array<MapData, Tables>>,
-    exact: ArrayOfMaps<MapData, HashMap<MapData, u32, u32>>,
-    halves: ArrayOfMaps<MapData, Array<MapData, Halves>>,
-    cross: ArrayOfMaps<MapData, Array<MapData, CrossChunk>>,
-    edits: ArrayOfMaps<MapData, Array<MapData, Edit>>,
-    xl: ArrayOfMaps<MapData, Array<MapData, XlTables>>,
+    tables: MapData,
+    exact: MapData,
+    halves: MapData,
+    cross: MapData,
+    edits: MapData,
+    xl: MapData,
     guards: HashMap<MapData, u32, Guard>,
     buckets: HashMap<MapData, BucketKey, u64>,
     watched: HashMap<MapData, WatchKey, Watched>,
     rules: PerCpuArray<MapData, RuleCounters>,
     rules_fd: MapData,
-    tables_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
     fan_targets: ArrayOfMaps<MapData, DevMap<MapData>>,
     fan_counts: PerCpuArray<MapData, u64>,
@@ -184,18 +187,17 @@ impl Maps {
     /// When one is missing.
     pub fn open(pins: &Pins) -> Result<Self> {
         Ok(Self {
-            tables: open(pins, "TABLES")?,
-            exact: open(pins, "EXACT")?,
-            halves: open(pins, "HALVES")?,
-            cross: open(pins, "CROSS")?,
-            edits: open(pins, "EDITS")?,
-            xl: open(pins, "XL")?,
+            tables: open_data(pins, "TABLES")?,
+            exact: open_data(pins, "EXACT")?,
+            halves: open_data(pins, "HALVES")?,
+            cross: open_data(pins, "CROSS")?,
+            edits: open_data(pins, "EDITS")?,
+            xl: open_data(pins, "XL")?,
             guards: open(pins, "GUARDS")?,
             buckets: open(pins, "BUCKETS")?,
             watched: open(pins, "WATCHED")?,
             rules: open(pins, "RULES")?,
             rules_fd: open_data(pins, "RULES")?,
-            tables_fd: open_data(pins, "TABLES")?,
             reasons: open(pins, "REASONS")?,
             fan_targets: open(pins, "FAN_TARGETS")?,
             fan_counts: open(pins, "FAN_COUNTS")?,
@@ -208,73 +210,59 @@ impl Maps {
     /// # Errors
     /// When memory is short; then the old tables stay.
     pub fn switch(&mut self, slot: u32, compiled: &Compiled) -> Result<()> {
-        self.prepare(compiled)?;
+        let updates = self.updates(compiled)?;
         let used = offset_of!(Tables, cells) + compiled.cells * size_of::<Cell>();
-        let tables = array(std::iter::once(&bytes(&*compiled.tables)[..used]), 0)?;
-        self.tables
-            .set(slot, &tables, 0)
-            .map_err(failed("switch to the new tables"))
-    }
-
-    /// Writes what goes with new tables. In each update the kernel waits until no frame uses what was there before; side by side, all wait
-    /// only once.
-    fn prepare(&mut self, compiled: &Compiled) -> Result<()> {
-        let aux = compiled.tables.head.aux;
-        let Self {
-            exact,
-            halves,
-            cross,
-            xl,
-            edits,
-            ..
-        } = self;
+        let tables = std::iter::once(&bytes(&*compiled.tables)[..used]);
+        let tables = Update::new(&self.tables, slot, array::<Tables>(tables, 0)?)?;
         std::thread::scope(|scope| {
-            let mut updates = Vec::new();
-            if !compiled.exact.is_empty() {
-                updates.push(scope.spawn(move || {
-                    let map = exact_map(&compiled.exact)?;
-                    let set = exact.set(aux, &map, 0);
-                    set.map_err(failed("install the exact identifiers"))
-                }));
+            let mut running: Vec<_> = updates
+                .iter()
+                .map(|update| (update, scope.spawn(|| update.make())))
+                .collect();
+            // In each update the kernel waits until no frame uses what was there before; side by side, all wait only once. The tables come when all
+            // that they name can be seen, or one failed, which is told below.
+            let is_over = |(update, thread): &(&Update<'_>, ScopedJoinHandle<'_, _>)| {
+                thread.is_finished() || update.is_made()
+            };
+            while !running.iter().all(is_over) {
+                std::thread::sleep(SEEN);
             }
-            if !compiled.halves.is_empty() {
-                updates.push(scope.spawn(move || {
-                    // Each in a map of its own: the only value of a map is looked up without a call.
-                    for (place, classes) in (aux * abi::SPACES..).zip(&compiled.halves) {
-                        let map = array(std::iter::once(bytes(&**classes)), 0)?;
-                        let set = halves.set(place, &map, 0);
-                        set.map_err(failed("install the classes"))?;
-                    }
-                    Ok(())
-                }));
-            }
-            if !compiled.cross.is_empty() {
-                updates.push(scope.spawn(move || {
-                    let map = array(compiled.cross.iter().map(bytes), INNER_MAP)?;
-                    let set = cross.set(aux, &map, 0);
-                    set.map_err(failed("install the cross table"))
-                }));
-            }
-            if let Some(classes) = &compiled.xl {
-                updates.push(scope.spawn(move || {
-                    let map = array(std::iter::once(bytes(&**classes)), 0)?;
-                    let set = xl.set(aux, &map, 0);
-                    set.map_err(failed("install the classes of CAN XL headers"))
-                }));
-            }
-            if !compiled.edits.is_empty() {
-                updates.push(scope.spawn(move || {
-                    let map = array(compiled.edits.iter().map(|edit| bytes(&**edit)), INNER_MAP)?;
-                    let set = edits.set(aux, &map, 0);
-                    set.map_err(failed("install the modifications"))
-                }));
-            }
-            for update in updates {
-                let ended = update.join();
+            let made = updates.iter().all(Update::is_made);
+            let switched = if made { tables.make() } else { Ok(()) };
+            for (_, thread) in running.drain(..) {
+                let ended = thread.join();
                 ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
-            Ok(())
+            switched
         })
+    }
+
+    /// What goes with new tables, in the places that the tables in force do not use.
+    fn updates(&self, compiled: &Compiled) -> Result<Vec<Update<'_>>> {
+        let aux = compiled.tables.head.aux;
+        let mut updates = Vec::new();
+        if !compiled.exact.is_empty() {
+            updates.push(Update::new(&self.exact, aux, exact_map(&compiled.exact)?)?);
+        }
+        // Each in a map of its own: the only value of a map is looked up without a call.
+        for (place, classes) in (aux * abi::SPACES..).zip(&compiled.halves) {
+            let map = array::<Halves>(std::iter::once(bytes(&**classes)), 0)?;
+            updates.push(Update::new(&self.halves, place, map)?);
+        }
+        if !compiled.cross.is_empty() {
+            let map = array::<CrossChunk>(compiled.cross.iter().map(bytes), INNER_MAP)?;
+            updates.push(Update::new(&self.cross, aux, map)?);
+        }
+        if let Some(classes) = &compiled.xl {
+            let map = array::<XlTables>(std::iter::once(bytes(&**classes)), 0)?;
+            updates.push(Update::new(&self.xl, aux, map)?);
+        }
+        if !compiled.edits.is_empty() {
+            let edits = compiled.edits.iter().map(|edit| bytes(&**edit));
+            let map = array::<Edit>(edits, INNER_MAP)?;
+            updates.push(Update::new(&self.edits, aux, map)?);
+        }
+        Ok(updates)
     }
 
     /// Forgets the tables of a slot; when this returns, no frame uses them any more.
@@ -282,7 +270,7 @@ impl Maps {
     /// # Errors
     /// When the map cannot be changed.
     pub fn clear(&mut self, slot: u32) -> Result<()> {
-        syscall::delete_index(self.tables_fd.fd().as_fd(), slot)
+        syscall::delete_index(self.tables.fd().as_fd(), slot)
             .map_err(|e| Error::io("remove the tables of an interface", e))
     }
 
@@ -477,14 +465,52 @@ fn zeroes<T: aya::Pod + Default>() -> Result<PerCpuValues<T>> {
     PerCpuValues::try_from(vec![T::default(); cpus]).map_err(|e| Error::io("count the CPUs", e))
 }
 
-fn exact_map(exact: &BTreeMap<u32, u32>) -> Result<HashMap<MapData, u32, u32>> {
-    let mut map = HashMap::create(exact.len() as u32, NO_PREALLOC)
-        .map_err(failed("create the map of exact identifiers"))?;
-    for (key, list) in exact {
-        map.insert(key, list, 0)
-            .map_err(failed("fill the map of exact identifiers"))?;
-    }
+fn exact_map(exact: &BTreeMap<u32, u32>) -> Result<MapData> {
+    let map = aya_obj::Map::new_from_params(
+        BPF_MAP_TYPE_HASH as u32,
+        size_of::<u32>() as u32,
+        size_of::<u32>() as u32,
+        exact.len() as u32,
+        NO_PREALLOC,
+    );
+    let map =
+        MapData::create(map, "", None).map_err(failed("create the map of exact identifiers"))?;
+    let (keys, lists): (Vec<u32>, Vec<u32>) = exact.iter().unzip();
+    syscall::update_batch(map.fd().as_fd(), &keys, &lists)
+        .map_err(|e| Error::io("fill the map of exact identifiers", e))?;
     Ok(map)
+}
+
+/// A map that is to come into an array of maps.
+struct Update<'a> {
+    outer: &'a MapData,
+    index: u32,
+    inner: MapData,
+    /// The kernel's number of the inner map.
+    number: u32,
+}
+
+impl<'a> Update<'a> {
+    fn new(outer: &'a MapData, index: u32, inner: MapData) -> Result<Self> {
+        let info = inner.info().map_err(failed("look at a table"))?;
+        Ok(Self {
+            outer,
+            index,
+            number: info.id(),
+            inner,
+        })
+    }
+
+    /// Makes it, and waits until no frame uses what was there before.
+    fn make(&self) -> Result<()> {
+        syscall::set_map(self.outer.fd().as_fd(), self.index, self.inner.fd().as_fd())
+            .map_err(|e| Error::io("install a table", e))
+    }
+
+    /// Whether frames that come from now on see it.
+    fn is_made(&self) -> bool {
+        syscall::map_at(self.outer.fd().as_fd(), self.index) == Some(self.number)
+    }
 }
 
 /// Reads the persistent state; `None` when there is none.
@@ -510,7 +536,7 @@ pub fn read_state(pins: &Pins) -> Result<Option<Vec<u8>>> {
 pub fn write_state(pins: &Pins, state: &[u8]) -> Result<()> {
     let mut bytes = (state.len() as u64).to_ne_bytes().to_vec();
     bytes.extend_from_slice(state);
-    let map: Array<_, Chunk> = array(bytes.chunks(CHUNK), 0)?;
+    let map = array::<Chunk>(bytes.chunks(CHUNK), 0)?;
     replace(pins, STATE, |path| {
         map.pin(path).map_err(failed("pin the state"))
     })

@@ -102,6 +102,69 @@ pub fn delete_index(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     }
 }
 
+/// `BPF_MAP_LOOKUP_ELEM`
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+/// `BPF_MAP_UPDATE_ELEM`
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+
+/// Puts a map into an array of maps, and waits until no program uses the one that was there before.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn set_map(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
+    let inner = inner.as_raw_fd() as u32;
+    let mut attr = Entry {
+        map_fd: outer.as_raw_fd() as u32,
+        _padding: 0,
+        key: (&raw const index) as u64,
+        value: (&raw const inner) as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value live until the call returns; both are 4 bytes in an array of maps.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
+}
+
+/// The number of the map at an index of an array of maps, if there is one.
+pub fn map_at(outer: BorrowedFd<'_>, index: u32) -> Option<u32> {
+    let mut number = 0u32;
+    let mut attr = Entry {
+        map_fd: outer.as_raw_fd() as u32,
+        _padding: 0,
+        key: (&raw const index) as u64,
+        value: (&raw mut number) as u64,
+        flags: 0,
+    };
+    // SAFETY: key and value live until the call returns; both are 4 bytes in an array of maps.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }.ok()?;
+    Some(number)
+}
+
+/// `BPF_MAP_UPDATE_BATCH`, Linux 5.6.
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// Writes entries of a map whose keys and values have 4 bytes.
+///
+/// # Errors
+/// The kernel's answer.
+///
+/// # Panics
+/// Unless there is a value for each key.
+pub fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u32]) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len());
+    let mut batch = Batch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: keys.len() as u32,
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the buffers hold `count` keys and values, which the kernel only reads, and live until it returns.
+    unsafe { bpf(BPF_MAP_UPDATE_BATCH, &mut batch) }.map(drop)
+}
+
 /// `BPF_MAP_LOOKUP_BATCH`, Linux 5.6; of per-CPU arrays 5.13.
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::Pod;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY;
 use memmap2::MmapOptions;
 
@@ -29,7 +29,7 @@ pub fn bytes<T: Pod>(value: &T) -> &[u8] {
 pub fn array<'a, T: Pod>(
     values: impl ExactSizeIterator<Item = &'a [u8]>,
     flags: u32,
-) -> Result<Array<MapData, T>> {
+) -> Result<MapData> {
     let map = aya_obj::Map::new_from_params(
         BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
@@ -53,9 +53,7 @@ pub fn array<'a, T: Pod>(
         to[..from.len()].copy_from_slice(from);
     }
     drop(memory);
-    Map::from_map_data(map)
-        .and_then(Array::try_from)
-        .map_err(failed("create a table"))
+    Ok(map)
 }
 
 /// The values of an array that [`array`] made, one behind the other, up to the length that `wanted` makes of the first 8 bytes,
