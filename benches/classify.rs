@@ -1,7 +1,8 @@
 //! Compiling rules and looking frames up, on the host.
 
 use cangw::compile::{Input, Interface, States, compile};
-use cangw::rule::parse_filter;
+use cangw::rule::{Rule, parse_filter};
+use cangw::state::{Entry, State};
 use cangw_common::classify::classify;
 use cangw_common::frame::{EFF_FLAG, FrameType};
 use cangw_common::rule::{Filter, Match};
@@ -37,9 +38,31 @@ fn rules(count: u32) -> Vec<Input> {
         .collect()
 }
 
+fn state(count: u32) -> State {
+    let rule = |i| Rule {
+        filter: Some(Filter {
+            id: EFF_FLAG | (i * 7919),
+            mask: 0xDFFF_FFFF,
+        }),
+        ..Rule::new("can0", "can1", FrameType::Classic)
+    };
+    State {
+        rules: (0..count).map(|i| Entry::new(&rule(i), i, (1, 2))).collect(),
+        ..State::default()
+    }
+}
+
 fn bench(c: &mut Criterion) {
     c.bench_function("parse a filter", |b| {
         b.iter(|| parse_filter(std::hint::black_box("92345678:DFFFFFFF")));
+    });
+    // What a change reads, copies and writes beside the tables.
+    let state = state(10_000);
+    c.bench_function("read and write the state of 10,000 rules", |b| {
+        b.iter(|| {
+            let bytes = postcard::to_allocvec(&state).unwrap_or_default();
+            postcard::from_bytes::<State>(&bytes).map(|state| state.rules.len())
+        });
     });
     let mut group = c.benchmark_group("compile");
     group.sample_size(10);
