@@ -47,7 +47,9 @@ fn state(count: u32) -> State {
         ..Rule::new("can0", "can1", FrameType::Classic)
     };
     State {
-        rules: (0..count).map(|i| Entry::new(&rule(i), i, (1, 2))).collect(),
+        rules: (0..count)
+            .map(|i| Entry::new(&rule(i), i, (1, 2)))
+            .collect(),
         ..State::default()
     }
 }
