@@ -2,13 +2,14 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, IoSliceMut, Write as _};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, send};
 use serde_json::json;
 
 use super::service::{Empty, Event, OpenSocket, Subscribe, Version, VersionReport};
@@ -93,8 +94,11 @@ impl Client {
         let mut request =
             json!({"id": C::ID, "data": super::value(call)?, "api": VERSION}).to_string();
         request.push('\n');
-        self.stream.write_all(request.as_bytes()).map_err(failed)?;
-        let (line, descriptors) = self.line().map_err(failed)?;
+        let written = self.write(request.as_bytes());
+        // Whoever is refused is told so before the connection ends, which may be before the request is written.
+        let (line, descriptors) = self
+            .line()
+            .map_err(|read| failed(written.err().unwrap_or(read)))?;
         let answer: Answer = serde_json::from_slice(&line).map_err(|e| failed(e.into()))?;
         if !answer.success {
             let errno = answer.data["errno"].as_i64();
@@ -105,6 +109,18 @@ impl Client {
         }
         let reply = serde_json::from_value(answer.data).map_err(|e| failed(e.into()))?;
         Ok((reply, descriptors))
+    }
+
+    /// Writes everything. A connection that has ended is an error here, and not a signal.
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match send(self.stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL) {
+                Ok(sent) => bytes = &bytes[sent..],
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     /// An answer, with the descriptors that came with it.

@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::warn;
 
 use super::access::Access;
@@ -24,11 +24,16 @@ use super::shared::Shared;
 const CLIENTS: usize = 128;
 const CLIENTS_OF_USER: usize = 64;
 
+/// Requests that are worked on at a time. They wait for each other in the kernel, and are not to keep the daemon's own passes waiting.
+const AT_ONCE: usize = 4;
+
 /// What clients can reach.
 pub(super) struct Control {
     pub shared: Arc<Shared>,
     pub events: Events,
     pub orders: mpsc::Sender<Order>,
+    /// Requests that are worked on.
+    pub work: Semaphore,
     /// Clients that are connected, by user.
     clients: Mutex<HashMap<u32, usize>>,
 }
@@ -45,6 +50,7 @@ impl Control {
             shared,
             events: Events::new(),
             orders,
+            work: Semaphore::new(AT_ONCE),
             clients: Mutex::default(),
         }
     }
@@ -59,7 +65,8 @@ impl Control {
                 "{CLIENTS_OF_USER} clients of this user are connected; no more at once"
             ));
         }
-        if all >= CLIENTS {
+        // There is always room for root.
+        if all >= CLIENTS && user != 0 {
             return Err(format!("{CLIENTS} clients are connected; no more at once"));
         }
         *own += 1;
@@ -72,6 +79,10 @@ impl Control {
     async fn serve_one(&self, stream: UnixStream) -> io::Result<()> {
         let user = stream.peer_cred()?.uid();
         let access = Access::of(&stream)?;
+        // Those who may not do anything take no place from others.
+        if let Err(reason) = access.allows("cangwd", false) {
+            return session::refuse(&stream, reason).await;
+        }
         match self.place(user) {
             Ok(_place) => Session::new(stream, access, self).run().await,
             Err(reason) => session::refuse(&stream, reason).await,

@@ -101,12 +101,22 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Does what may take a while without keeping others waiting.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        // It is never closed.
+        let _turn = self.control.work.acquire().await;
+        spawn_blocking(work)
+            .await
+            .map_err(|_| refused("this request made cangwd fail; its log says where"))?
+    }
+
     async fn reply(&mut self, line: &[u8]) -> Result<Reply> {
         let request = Request::parse(line)?;
         let mut all = service::ALL.iter().chain(methods::ALL);
         let Some((id, changes)) = all.find(|(id, _)| *id == request.id) else {
-            // To those who may not do anything, no more is said.
-            self.access.allows("cangwd", false).map_err(refused)?;
             let all = service::ALL.iter().chain(methods::ALL);
             let mut names: Vec<&str> = all.map(|(id, _)| *id).collect();
             names.sort_unstable();
@@ -139,7 +149,7 @@ impl<'a> Session<'a> {
             Down::ID => alone(&order(&self.control.orders, What::Down(request.call()?)).await?),
             OpenSocket::ID => {
                 let OpenSocket { ecu, interface, fd } = request.call()?;
-                let socket = work(move || open_socket(&ecu, &interface, fd)).await?;
+                let socket = self.work(move || open_socket(&ecu, &interface, fd)).await?;
                 Ok((value(&Empty {})?, Some(socket)))
             }
             Subscribe::ID => {
@@ -148,7 +158,9 @@ impl<'a> Session<'a> {
                 alone(&Empty {})
             }
             _ => {
-                let reply = work(move || methods::perform(request).transpose()).await?;
+                let reply = self
+                    .work(move || methods::perform(request).transpose())
+                    .await?;
                 Ok((reply.unwrap_or_default(), None))
             }
         }
@@ -178,13 +190,6 @@ async fn follow(stream: &UnixStream, mut events: broadcast::Receiver<Arc<str>>) 
 
 fn alone<T: serde::Serialize>(reply: &T) -> Result<Reply> {
     Ok((value(reply)?, None))
-}
-
-/// Does what may take a while without keeping others waiting.
-async fn work<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    spawn_blocking(work)
-        .await
-        .map_err(|_| refused("this request made cangwd fail; its log says where"))?
 }
 
 fn open_socket(ecu: &str, interface: &str, fd: bool) -> Result<OwnedFd> {

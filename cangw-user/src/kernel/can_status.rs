@@ -37,9 +37,7 @@ impl BusState {
         Self::Stopped,
         Self::Sleeping,
     ];
-}
 
-impl BusState {
     /// Its name, as in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -453,6 +453,9 @@ fn forget_dead() -> Result<()> {
         let mark = self::made()?;
         made.retain(|(_, folder)| folder.join(&mark).exists());
     }
+    if made.is_empty() {
+        return Ok(());
+    }
     let mut living = HashSet::new();
     for path in entries(Path::new(NAMED))? {
         if NetNs::is_there(&path) {
