@@ -46,13 +46,15 @@ pub struct Options {
 
 /// Name of the differential test, for --filter.
 const DIFF: &str = "differential";
-/// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel, and that of the Debian package, for which the
-/// kernel makes no difference.
-const ON_ONE: [&str; 4] = [
+/// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel, and those of the daemon's API, of `cangw top` and of the
+/// Debian package, for which the kernel makes no difference.
+const ON_ONE: [&str; 6] = [
+    "api::",
     "drop_in::cases",
     "drop_in::hops",
     "drop_in::errors",
-    "package",
+    "package::",
+    "top::",
 ];
 /// The kernel on which instructions are counted; on an idle machine that takes about as long as the tests of one.
 const BENCH: Line = Line::V6_12;

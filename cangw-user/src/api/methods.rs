@@ -71,6 +71,17 @@ macro_rules! methods {
         /// Names of those that need the kernel only, and whether they change something.
         pub const ALL: &[(&str, bool)] = &[$(($id, $changes)),*];
 
+        /// The request as it is understood, written again; `None` when there is no such method.
+        ///
+        /// # Errors
+        /// What is wrong with the request.
+        pub fn understand(request: super::Request) -> Option<Result<serde_json::Value>> {
+            match request.id.as_str() {
+                $($id => Some(request.call::<$name>().and_then(|method| super::value(&method))),)*
+                _ => None,
+            }
+        }
+
         /// Carries out a request in this process; `None` when there is no such method.
         ///
         /// # Errors

@@ -1,5 +1,6 @@
 //! What is fuzzed, and what each target promises.
 
+mod api;
 mod bytes;
 mod dbc;
 mod text;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Target> {
         .chain(bytes::targets())
         .chain(dbc::targets())
         .chain(topology::targets())
+        .chain(api::targets())
         .collect()
 }
 
