@@ -564,6 +564,7 @@ fn metrics_are_the_counters() {
             ) >= 3
         );
         assert_eq!(value("cangw_rules", &[("state", "in force")]), 3);
+        assert!(value("cangw_filters", &[("interface", "powertrain")]) > 1);
         assert_eq!(value("cangw_link_up", &[("interface", "body")]), 1);
         assert_eq!(value("cangw_topologies", &[]), 1);
         let other = gateway.enter(|| scrape(address, "/"));

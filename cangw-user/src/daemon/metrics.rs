@@ -12,19 +12,16 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::api::Method as _;
-use crate::api::methods::{LinkList, Stats, Status};
+use crate::api::methods::{Top, TopReport};
 use crate::api::service::HealthReport;
 use crate::error::{Error, Result};
-use crate::gateway::{Report, RuleReport};
+use crate::gateway::RuleReport;
 use crate::kernel::can_status::{BusState, CanStatus};
-use crate::topology::host::TopologyReport;
 
 /// All that is told in one scrape.
 #[derive(Debug)]
 struct Scrape {
-    report: Report,
-    links: Vec<CanStatus>,
-    topologies: Vec<TopologyReport>,
+    top: TopReport,
     health: HealthReport,
 }
 
@@ -37,9 +34,7 @@ type Sample<'a> = (Vec<(&'static str, &'a str)>, u64);
 /// What the gateway says.
 pub(super) fn text(health: HealthReport) -> Result<String> {
     let scrape = Scrape {
-        report: Stats {}.perform()?,
-        links: LinkList {}.perform()?,
-        topologies: Status {}.perform()?,
+        top: Top {}.perform()?,
         health,
     };
     let mut registry = Registry::with_prefix("cangw");
@@ -125,7 +120,7 @@ impl Scrape {
     fn rules(&self, writer: &mut Writer<'_>) -> fmt::Result {
         // Rules can be the same; a set of labels may come only once.
         let mut rules: BTreeMap<(String, &str), BTreeMap<&'static str, u64>> = BTreeMap::new();
-        for rule in &self.report.rules {
+        for rule in &self.top.report.rules {
             let key = (rule.rule.to_string(), rule.topology.as_str());
             let sums = rules.entry(key).or_default();
             for (result, frames) in results(rule) {
@@ -147,12 +142,12 @@ impl Scrape {
             "Frames by rule, and what became of them",
             samples,
         )?;
-        let waiting = self.report.rules.iter();
+        let waiting = self.top.report.rules.iter();
         let waiting = waiting.filter(|rule| rule.waiting_for.is_some()).count();
         let samples = [
             (
                 vec![("state", "in force")],
-                (self.report.rules.len() - waiting) as u64,
+                (self.top.report.rules.len() - waiting) as u64,
             ),
             (vec![("state", "waiting")], waiting as u64),
         ];
@@ -160,7 +155,7 @@ impl Scrape {
     }
 
     fn interfaces(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let reasons = self.report.interfaces.iter().flat_map(|interface| {
+        let reasons = self.top.report.interfaces.iter().flat_map(|interface| {
             let shared = ("refused_shared", interface.refused_shared);
             let reasons = interface.reasons.iter();
             let reasons = reasons.map(|(reason, frames)| (reason.as_ref(), *frames));
@@ -173,6 +168,23 @@ impl Scrape {
             "interface_frames",
             "Frames on an interface that no rule took, by reason",
             reasons,
+        )?;
+        let filters = self.top.report.interfaces.iter();
+        let filters = filters.map(|i| (vec![("interface", i.name.as_str())], i.filters.into()));
+        writer.gauges(
+            "filters",
+            "Filters of tc that carry out the rules of an interface",
+            filters,
+        )?;
+        let watched = self.top.watched.iter();
+        let watched = watched.map(|(name, ids)| {
+            let labels = vec![("interface", name.as_str())];
+            (labels, ids.len() as u64)
+        });
+        writer.gauges(
+            "watched_ids",
+            "Identifiers that are recorded on an interface; 16,384 on all",
+            watched,
         )?;
         for (name, help, counts) in [
             (
@@ -192,7 +204,7 @@ impl Scrape {
                 (link.rx_errors, link.tx_errors)
             }),
         ] {
-            let samples = self.links.iter().flat_map(|link| {
+            let samples = self.top.links.iter().flat_map(|link| {
                 let (rx, tx) = counts(link);
                 [("rx", rx), ("tx", tx)].map(|(direction, count)| {
                     let labels = vec![("interface", link.name.as_str()), ("direction", direction)];
@@ -201,10 +213,10 @@ impl Scrape {
             });
             writer.counters(name, help, samples)?;
         }
-        let up = self.links.iter();
+        let up = self.top.links.iter();
         let up = up.map(|link| (vec![("interface", link.name.as_str())], u64::from(link.up)));
         writer.gauges("link_up", "Whether a CAN interface is up", up)?;
-        let states = self.links.iter().filter_map(|link| {
+        let states = self.top.links.iter().filter_map(|link| {
             let state = link.state?;
             Some(BusState::ALL.map(|each| {
                 let labels = vec![("interface", link.name.as_str()), ("state", each.name())];
@@ -219,7 +231,7 @@ impl Scrape {
     }
 
     fn daemon(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let lost = self.topologies.iter().flat_map(|topology| {
+        let lost = self.top.topologies.iter().flat_map(|topology| {
             topology.buses.iter().map(|(bus, report)| {
                 let labels = vec![("topology", topology.name.as_str()), ("bus", bus.as_str())];
                 (labels, report.lost)

@@ -73,6 +73,8 @@ pub struct InterfaceReport {
     pub listeners: Option<u32>,
     /// What becomes of frames that no rule names.
     pub policy: Policy,
+    /// Filters of tc that carry out its rules.
+    pub filters: u32,
     /// Frames that no rule looked at, by reason.
     pub reasons: BTreeMap<Cow<'static, str>, u64>,
     /// Frames that targets refused and that cannot be told apart by rule, because more than 512 lists share filters.
@@ -143,6 +145,7 @@ impl Gateway {
                     _ => None,
                 },
                 policy: interface.policy,
+                filters: live.map_or(0, |live| live.filters),
                 reasons,
                 refused_shared,
             });
