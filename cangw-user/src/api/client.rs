@@ -170,21 +170,23 @@ pub enum Door {
 
 impl Door {
     /// Goes through `cangwd`, if it keeps this namespace's gateway and is of the same version.
-    #[must_use]
-    pub fn open() -> Self {
+    ///
+    /// # Errors
+    /// When the daemon refuses, and this process could do nothing by itself.
+    pub fn open() -> Result<Self> {
         let path = env::var_os(VARIABLE).unwrap_or_else(|| SOCKET.into());
         let Ok(mut client) = Client::connect(Path::new(&path)) else {
-            return Self::Direct;
+            return Ok(Self::Direct);
         };
         match client.call(Version {}) {
             Ok(VersionReport { api, namespace, .. })
                 if api == VERSION && namespace_number().is_ok_and(|here| here == namespace) =>
             {
-                Self::Daemon(client)
+                Ok(Self::Daemon(client))
             }
-            // Its words say more than what this process could not do.
-            Err(Error::Remote { .. }) if capability::require("").is_err() => Self::Daemon(client),
-            _ => Self::Direct,
+            // Its words say more than what this process cannot do.
+            Err(e @ Error::Remote { .. }) if capability::require("").is_err() => Err(e),
+            _ => Ok(Self::Direct),
         }
     }
 

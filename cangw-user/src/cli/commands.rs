@@ -152,7 +152,7 @@ pub(super) fn read(file: &str) -> Result<String> {
 
 fn settings(command: SettingsCommand) -> Result<()> {
     if let SettingsCommand::Show { json } = command {
-        let settings = Door::open().call(SettingsShow {})?;
+        let settings = Door::open()?.call(SettingsShow {})?;
         return if json {
             output::json(&settings)
         } else {
@@ -160,7 +160,7 @@ fn settings(command: SettingsCommand) -> Result<()> {
             output::print(|out| writeln!(out, "max-hops {}\nlog {log}", settings.max_hops))
         };
     }
-    let old = Door::open().call(SettingsShow {})?;
+    let old = Door::open()?.call(SettingsShow {})?;
     let settings = match command {
         SettingsCommand::MaxHops { hops } => Settings {
             max_hops: hops,

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::file::{self, Document};
 
 pub(super) fn run(format: Format, to: Option<&Path>) -> Result<()> {
-    let settings = Door::open().call(SettingsShow {})?;
+    let settings = Door::open()?.call(SettingsShow {})?;
     let report = output::report()?;
     for rule in &report.rules {
         if let Some(name) = &rule.waiting_for {

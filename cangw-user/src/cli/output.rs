@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// Changes the gateway, and says what a user should know of it.
 pub(super) fn change(change: impl Method<Reply = Done>) -> Result<()> {
-    let done = Door::open().call(change)?;
+    let done = Door::open()?.call(change)?;
     tell_notes(done.notes);
     Ok(())
 }
@@ -28,7 +28,7 @@ pub(super) fn tell_notes(notes: Vec<String>) {
 
 /// Everything that is to be known; empty where there is no gateway.
 pub(super) fn report() -> Result<Report> {
-    Door::open().call(Stats {})
+    Door::open()?.call(Stats {})
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<()> {

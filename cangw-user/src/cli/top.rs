@@ -54,7 +54,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
 /// Looks at everything.
 fn look() -> Result<Sample> {
     let time = Instant::now();
-    let top = Door::open().call(Top {})?;
+    let top = Door::open()?.call(Top {})?;
     Ok(Sample { time, top })
 }
 

@@ -27,7 +27,7 @@ pub(super) fn up(file: &str) -> Result<()> {
     let topology = Topology::parse(file, &text)?;
     // Names of DBC files are looked up here only.
     let is_plain = Topology::parse_alone(file, &text).is_ok();
-    match Door::open() {
+    match Door::open()? {
         Door::Daemon(mut client) if is_plain => {
             let file = file.to_owned();
             client.call(Up { file, text }).map(say)
@@ -49,7 +49,7 @@ pub(super) fn down(topology: &str) -> Result<()> {
         parse(topology)?.name
     };
     let mut is_up = false;
-    match Door::open() {
+    match Door::open()? {
         Door::Daemon(mut client) => {
             let topology = name.clone();
             let done = client.call(Down { topology })?;
@@ -71,7 +71,7 @@ pub(super) fn diff(file: &str) -> Result<()> {
     let text = read(file)?;
     let topology = Topology::parse(file, &text)?;
     let is_plain = Topology::parse_alone(file, &text).is_ok();
-    let steps = match Door::open() {
+    let steps = match Door::open()? {
         Door::Daemon(mut client) if is_plain => {
             let file = file.to_owned();
             client.call(Diff { file, text })?.steps
@@ -90,7 +90,7 @@ pub(super) fn graph(file: &str, format: Format) -> Result<()> {
 }
 
 pub(super) fn status(json: bool) -> Result<()> {
-    let all = Door::open().call(Status {})?;
+    let all = Door::open()?.call(Status {})?;
     if json {
         return output::json(&all);
     }

@@ -8,7 +8,7 @@ use crate::gateway::{Does, Verdict};
 
 pub(super) fn run(interface: &str, frame: &str, json: bool) -> Result<()> {
     let (source, frame) = (interface.to_owned(), frame.to_owned());
-    let verdict = Door::open().call(RuleTest { source, frame })?;
+    let verdict = Door::open()?.call(RuleTest { source, frame })?;
     if json {
         return output::json(&verdict);
     }

@@ -44,7 +44,7 @@ pub(super) fn run(interface: &str, dbc: Option<&Path>, json: bool, once: bool) -
 /// What was recorded. The gateway is open, and so held, for this only.
 fn watched(interface: &str) -> Result<Vec<WatchedId>> {
     let interface = interface.to_owned();
-    Door::open().call(Watch { interface })
+    Door::open()?.call(Watch { interface })
 }
 
 /// The table, for any width.

@@ -108,7 +108,12 @@ pub fn ecus() -> Result<Vec<(String, String)>> {
 /// When the folder of namespaces cannot be read.
 pub fn topologies<'a>(routed: impl Iterator<Item = &'a str>) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    for path in entries(Path::new(NAMED))? {
+    // Without a mark anywhere, no namespace has to be entered to look for its own.
+    let named = match marked()?.is_empty() {
+        true => Vec::new(),
+        false => entries(Path::new(NAMED))?,
+    };
+    for path in named {
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(name) = name.filter(|name| is_name(name))
             && has_mark(&path)?
@@ -446,13 +451,20 @@ fn has_mark(namespace: &Path) -> Result<bool> {
     })
 }
 
+/// The folders of pins with a mark, and the numbers of their namespaces.
+fn marked() -> Result<Vec<(u64, PathBuf)>> {
+    if !Path::new(NAMED).exists() {
+        return Ok(Vec::new());
+    }
+    let mark = made()?;
+    let mut folders = pins::folders()?;
+    folders.retain(|(_, folder)| folder.join(&mark).exists());
+    Ok(folders)
+}
+
 /// Removes what topologies' namespaces left among the pins that somebody else removed.
 fn forget_dead() -> Result<()> {
-    let mut made = pins::folders()?;
-    if !made.is_empty() {
-        let mark = self::made()?;
-        made.retain(|(_, folder)| folder.join(&mark).exists());
-    }
+    let made = marked()?;
     if made.is_empty() {
         return Ok(());
     }
