@@ -124,7 +124,11 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
             () = changed.notified(), if !quarrel => tokio::time::sleep(SETTLE).await,
             () = rest => {}
             _ = hangup.recv() => drop(reload(&mut keeper)),
-            Some(order) = asked.recv() => keeper = obey(keeper, order).await?,
+            Some(order) = asked.recv() => {
+                // It can hang as a pass can.
+                shared.set_busy(Some(Instant::now()));
+                keeper = obey(keeper, order).await?;
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }

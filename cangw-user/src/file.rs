@@ -2,6 +2,7 @@
 
 mod lines;
 pub(crate) mod names;
+pub(crate) mod places;
 pub(crate) mod tables;
 
 use std::fs::{self, OpenOptions};

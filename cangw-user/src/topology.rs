@@ -6,6 +6,7 @@
 mod ecu;
 pub mod graph;
 pub mod host;
+pub mod marks;
 mod parse;
 pub mod plan;
 

@@ -1,6 +1,7 @@
 //! End-to-end tests, to be run one after the other (`--test-threads=1`) as root: see README.md.
 
 mod api;
+mod buses;
 mod clean;
 mod daemon;
 mod drop_in;

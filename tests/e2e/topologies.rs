@@ -9,14 +9,13 @@ use std::time::Duration;
 use cangw::kernel::netns::NetNs;
 use cangw::kernel::pins::Pins;
 use cangw::options::Policy;
-use cangw::topology::host::made;
+use cangw::topology::marks::made;
 use cangw::topology::{EcuHandle, Topology};
 use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Answer, Cangw, json};
-use serde_json::Value;
 use socketcan::{CanFrame, EmbeddedFrame as _, Socket as _, StandardId};
 
 use crate::clean::programs;
@@ -28,7 +27,7 @@ const DIAGNOSTICS: &str = include_str!("../../examples/diagnostics.toml");
 /// More ports than the smallest map has room for, and more than a tc filter has actions.
 const MANY: usize = 31;
 /// How long a frame may take that should not come.
-const SILENCE: Duration = Duration::from_millis(300);
+pub const SILENCE: Duration = Duration::from_millis(300);
 
 /// Calls `cangw` with a verb and a file that has this text.
 pub fn call(gateway: &Namespace, verb: &str, text: &str) -> Answer {
@@ -40,25 +39,25 @@ pub fn call(gateway: &Namespace, verb: &str, text: &str) -> Answer {
 }
 
 /// A topology that is up, and goes down when the test ends in whichever way.
-struct Up<'a> {
+pub struct Up<'a> {
     gateway: &'a Namespace,
     topology: Topology,
 }
 
 impl<'a> Up<'a> {
-    fn new(gateway: &'a Namespace, text: &str) -> Self {
+    pub fn new(gateway: &'a Namespace, text: &str) -> Self {
         let topology = Topology::parse("f", text).expect("a topology");
         let up = Self { gateway, topology };
         up.change(text);
         up
     }
 
-    fn change(&self, text: &str) {
+    pub fn change(&self, text: &str) {
         let answer = call(self.gateway, "up", text);
         assert_eq!(answer.code, 0, "{answer:#?}");
     }
 
-    fn ecu(&self, name: &str) -> Namespace {
+    pub fn ecu(&self, name: &str) -> Namespace {
         Namespace::of_others(&format!("{}.{name}", self.topology.name))
     }
 
@@ -408,42 +407,6 @@ fn what_was_interrupted_is_finished() {
     assert_eq!(traces(&gateway), before);
 }
 
-/// The kernel's broadcast ends at a port that is down.
-#[test]
-fn what_a_bus_loses_is_counted() {
-    let gateway = Namespace::new("topology");
-    let up = Up::new(&gateway, TWO_BUSES);
-    let engine = CanSocket::open(&up.ecu("engine"), "can0");
-    let brakes = CanSocket::open(&up.ecu("brakes"), "can0");
-    let lost = || json(&gateway, "status --json")[0]["buses"]["powertrain"]["lost"].clone();
-    let frame = Frame::classic(0x700, &[1]);
-    engine.send(&frame);
-    assert_eq!(brakes.receive(), frame);
-    assert_eq!(lost(), 0);
-    // The first port of the second bus.
-    let buses = Namespace::of_others("car");
-    buses.ip("link set gateway1 down");
-    for _ in 0..3 {
-        engine.send(&frame);
-    }
-    thread::sleep(SILENCE);
-    assert_eq!(brakes.drain(), []);
-    assert_eq!(lost(), 3);
-    let status = Cangw::Ours.must(&gateway, "status");
-    assert!(status.contains("tester:can1, lost 3\n"), "{status}");
-    // A bus that has grown has another program, and counts on.
-    buses.ip("link set gateway1 up");
-    let ecus = (0..8).map(|n| format!("[ecu.more{n}]\ninterfaces = {{ can0 = \"powertrain\" }}\n"));
-    up.change(&(TWO_BUSES.to_owned() + &ecus.collect::<String>()));
-    engine.send(&frame);
-    assert_eq!(brakes.receive(), frame);
-    assert_eq!(lost(), 3);
-    buses.ip("link set gateway1 down");
-    engine.send(&frame);
-    thread::sleep(SILENCE);
-    assert_eq!(lost(), 4);
-}
-
 /// ECUs on a real bus: each frame is once on the wire, and once at each ECU but its sender.
 #[test]
 fn ecus_share_a_real_bus() {
@@ -533,81 +496,4 @@ fn a_route_loses_no_frame_while_the_topology_changes() {
     });
     let status = json(&gateway, "status --json");
     assert_eq!(status[0]["routes"][0]["handled"], sent, "{status:#}");
-}
-
-/// What the tables of a bus in the namespace `car` say of its programs is gone: they are of another build.
-fn forget_build(buses: &Namespace) {
-    let pins = buses.enter(|| Pins::open(false).expect("pins").expect("bpffs"));
-    let map = pins.path("+hubs");
-    let map = map.to_str().expect("a text");
-    let entries = buses.output("bpftool", &["-j", "map", "dump", "pinned", map]);
-    let entries: Value = serde_json::from_str(&entries).expect("JSON");
-    for entry in entries.as_array().expect("entries") {
-        let mut command = vec!["map", "delete", "pinned", map, "key"];
-        let key = entry["key"].as_array().expect("bytes");
-        command.extend(key.iter().map(|byte| byte.as_str().expect("a byte")));
-        let _ = buses.output("bpftool", &command);
-    }
-}
-
-#[test]
-fn a_bus_gets_what_somebody_took_and_new_programs() {
-    let gateway = Namespace::new("topology");
-    let up = Up::new(&gateway, TWO_BUSES);
-    let engine = CanSocket::open(&up.ecu("engine"), "can0");
-    let dashboard = CanSocket::open(&up.ecu("dashboard"), "can0");
-    let pass = || {
-        for (from, to, id, arrives) in [
-            (&engine, &dashboard, 0x105, 0x105),
-            (&dashboard, &engine, 0x294, 0x394),
-        ] {
-            from.send(&Frame::classic(id, &[1]));
-            assert_eq!(to.receive(), Frame::classic(arrives, &[1]));
-        }
-    };
-    pass();
-    let buses = Namespace::of_others("car");
-    let mended = |step: &str| {
-        assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, step);
-        up.change(TWO_BUSES);
-        assert_eq!(call(&gateway, "diff", TWO_BUSES).stdout, "");
-        pass();
-    };
-    // The port of the bus powertrain.
-    for port in ["gateway0", "gateway1"] {
-        let _ = buses.output("tc", &["filter", "del", "dev", port, "ingress"]);
-    }
-    let all = "~ programs and filters of bus body\n~ programs and filters of bus powertrain\n";
-    mended(all);
-    let ids = || -> Vec<String> {
-        let number = |line: &String| line.split(':').next().map(str::to_owned);
-        let ours = programs(&gateway).into_iter();
-        let hubs = ours.filter(|line| line.contains("name cangw_hub "));
-        hubs.filter_map(|line| number(&line)).collect()
-    };
-    let before = ids();
-    assert_eq!(before.len(), 2, "{before:?}");
-    forget_build(&buses);
-    mended(all);
-    let after = ids();
-    assert!(
-        after.iter().all(|id| !before.contains(id)),
-        "{before:?} {after:?}"
-    );
-}
-
-/// A tracepoint takes 64 programs only.
-#[test]
-fn a_topology_can_have_many_buses() {
-    let gateway = Namespace::new("topology");
-    let mut text = "version = 1\nname = \"car\"\n".to_owned();
-    for number in 0..70 {
-        text += &format!("[bus.bus{number}]\n");
-    }
-    text += "[ecu.one]\ninterfaces = { can0 = \"bus69\" }\n";
-    let up = Up::new(&gateway, &text);
-    let one = CanSocket::open(&up.ecu("one"), "can0");
-    let bus = CanSocket::open(&gateway, "bus69");
-    one.send(&Frame::classic(0x123, &[1]));
-    assert_eq!(bus.receive(), Frame::classic(0x123, &[1]));
 }

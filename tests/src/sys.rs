@@ -233,6 +233,32 @@ pub fn route_socket() -> io::Result<OwnedFd> {
     }
 }
 
+/// Does work as another user with one group, on a thread of its own: the system calls, unlike libc's functions, change the calling thread only.
+///
+/// # Panics
+/// Without root, and when the work does.
+pub fn as_user<T: Send>(user: u32, group: u32, work: impl FnOnce() -> T + Send) -> T {
+    let become_user = || {
+        let groups = [group];
+        // SAFETY: the list has as many groups as is said, and lives until the call returns; the others take numbers only.
+        let answers = unsafe {
+            [
+                libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()),
+                libc::syscall(libc::SYS_setresgid, user, user, user),
+                libc::syscall(libc::SYS_setresuid, user, user, user),
+            ]
+        };
+        assert_eq!(answers, [0; 3], "{}", io::Error::last_os_error());
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(become_user);
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Sends a signal to a child of this process.
 pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: takes numbers only.

@@ -4,8 +4,9 @@ use cangw_common::abi::{CROSS_CHUNK, CrossChunk, HALF_KEYS, Halves};
 use cangw_common::classify::ListId;
 use foldhash::HashMap;
 
+use super::Error;
 use super::lists::Lists;
-use super::{Error, Wide};
+use super::wide::Wide;
 
 /// The most cells of a cross table: 8 MiB.
 pub const MAX_CROSS: u64 = 4 << 20;

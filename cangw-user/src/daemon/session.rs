@@ -61,9 +61,10 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When it cannot be talked to.
     pub async fn run(mut self) -> io::Result<()> {
-        let longest = match self.access {
-            Access::Change => LONGEST,
-            Access::Look | Access::None => LONGEST_LOOK,
+        let longest = if self.access == Access::Change {
+            LONGEST
+        } else {
+            LONGEST_LOOK
         };
         let mut line = Vec::new();
         loop {

@@ -47,7 +47,7 @@ impl CanConfig {
             && is(self.txqueuelen, wanted.txqueuelen)
     }
 
-    fn of(message: &LinkMessage) -> Self {
+    pub(super) fn of(message: &LinkMessage) -> Self {
         let mut config = Self {
             up: message.header.flags.contains(LinkFlags::Up),
             ..Self::default()

@@ -1,10 +1,11 @@
 //! What a CAN interface is doing: its state on the bus and its counters.
 
 use netlink_packet_route::link::{
-    InfoCan, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Stats64,
+    InfoCan, InfoData, LinkAttribute, LinkInfo, LinkMessage, Stats64,
 };
 use serde::{Deserialize, Serialize};
 
+use super::can::CanConfig;
 use super::link;
 use super::netlink::Netlink;
 use crate::error::Result;
@@ -87,8 +88,11 @@ pub struct CanStatus {
 
 impl CanStatus {
     fn of(message: &LinkMessage) -> Self {
+        let config = CanConfig::of(message);
         let mut status = Self {
-            up: message.header.flags.contains(LinkFlags::Up),
+            up: config.up,
+            bitrate: config.bitrate,
+            dbitrate: config.dbitrate,
             ..Self::default()
         };
         for attribute in &message.attributes {
@@ -124,8 +128,6 @@ impl CanStatus {
             InfoCan::State(number) => {
                 self.state = BusState::ALL.get(*number as usize).copied();
             }
-            InfoCan::BitTiming(timing) => self.bitrate = Some(timing.bitrate),
-            InfoCan::DataBitTiming(timing) => self.dbitrate = Some(timing.bitrate),
             InfoCan::BerrCounter(errors) => {
                 self.error_counters = Some((errors.rxerr, errors.txerr));
             }

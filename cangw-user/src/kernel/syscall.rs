@@ -83,18 +83,25 @@ struct Entry {
     flags: u64,
 }
 
+impl Entry {
+    /// That of an index; the value is an address, or 0.
+    fn new(map: BorrowedFd<'_>, index: &u32, value: u64) -> Self {
+        Self {
+            map_fd: map.as_raw_fd() as u32,
+            _padding: 0,
+            key: (&raw const *index) as u64,
+            value,
+            flags: 0,
+        }
+    }
+}
+
 /// Removes the map at an index of an array of maps, if there is one.
 ///
 /// # Errors
 /// The kernel's answer.
 pub fn delete_index(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    let mut attr = Entry {
-        map_fd: map.as_raw_fd() as u32,
-        _padding: 0,
-        key: (&raw const index) as u64,
-        value: 0,
-        flags: 0,
-    };
+    let mut attr = Entry::new(map, &index, 0);
     // SAFETY: the key lives until the call returns.
     match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
         Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
@@ -113,13 +120,7 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 /// The kernel's answer.
 pub fn set_map(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::Result<()> {
     let inner = inner.as_raw_fd() as u32;
-    let mut attr = Entry {
-        map_fd: outer.as_raw_fd() as u32,
-        _padding: 0,
-        key: (&raw const index) as u64,
-        value: (&raw const inner) as u64,
-        flags: 0,
-    };
+    let mut attr = Entry::new(outer, &index, (&raw const inner) as u64);
     // SAFETY: key and value live until the call returns; both are 4 bytes in an array of maps.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
@@ -127,13 +128,7 @@ pub fn set_map(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> io::
 /// The number of the map at an index of an array of maps, if there is one.
 pub fn map_at(outer: BorrowedFd<'_>, index: u32) -> Option<u32> {
     let mut number = 0u32;
-    let mut attr = Entry {
-        map_fd: outer.as_raw_fd() as u32,
-        _padding: 0,
-        key: (&raw const index) as u64,
-        value: (&raw mut number) as u64,
-        flags: 0,
-    };
+    let mut attr = Entry::new(outer, &index, (&raw mut number) as u64);
     // SAFETY: key and value live until the call returns; both are 4 bytes in an array of maps.
     unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) }.ok()?;
     Some(number)

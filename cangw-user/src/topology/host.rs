@@ -3,14 +3,15 @@
 //! Nothing is kept beside the kernel: a topology `car` is a network namespace `car` that has the buses, one `car.engine` for the ECU `engine`, and
 //! the routes in the gateway of the namespace that it was called from.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::marks::{forget_dead, has_mark, mark, marked, unmark};
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
 use super::{Topology, is_name};
 use crate::error::{Error, Result};
@@ -22,7 +23,7 @@ use crate::kernel::hub::Hub;
 use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetNs;
-use crate::kernel::pins::{self, Pins};
+use crate::kernel::pins::Pins;
 use crate::state::State;
 
 /// Names of the buses' ends of the gateway's ports begin so.
@@ -109,9 +110,10 @@ pub fn ecus() -> Result<Vec<(String, String)>> {
 pub fn topologies<'a>(routed: impl Iterator<Item = &'a str>) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     // Without a mark anywhere, no namespace has to be entered to look for its own.
-    let named = match marked()?.is_empty() {
-        true => Vec::new(),
-        false => entries(Path::new(NAMED))?,
+    let named = if marked()?.is_empty() {
+        Vec::new()
+    } else {
+        entries(Path::new(NAMED))?
     };
     for path in named {
         let name = path.file_name().and_then(|name| name.to_str());
@@ -414,69 +416,8 @@ impl Host {
 }
 
 /// The pins of the namespace of the buses, in which this is called.
-fn pins() -> Result<Pins> {
+pub(super) fn pins() -> Result<Pins> {
     Pins::open(true)?.ok_or(Error::NoBpffs)
-}
-
-/// The mark of a topology's namespace, among its pins: whoever is interrupted leaves something that is known for ours, and a namespace of somebody
-/// else that has the name is not taken for one. It tells the folder of names, too, because containers can have their own beside the same bpffs.
-///
-/// # Errors
-/// When there is no such folder.
-pub fn made() -> Result<String> {
-    let failed = |e| Error::io(format!("look at {NAMED}"), e);
-    let folder = fs::metadata(NAMED).map_err(failed)?;
-    Ok(format!("made={}-{}", folder.dev(), folder.ino()))
-}
-
-/// Marks the namespace in which this is called.
-fn mark() -> Result<()> {
-    pins()?.mark(&made()?)
-}
-
-/// Undoes [`mark`], when the namespace has no name any more.
-fn unmark() -> Result<()> {
-    pins()?.unmark(&made()?)
-}
-
-/// Whether a namespace was made for a topology.
-fn has_mark(namespace: &Path) -> Result<bool> {
-    if !NetNs::is_there(namespace) {
-        return Ok(false);
-    }
-    let mark = made()?;
-    NetNs::open(namespace)?.enter(|| {
-        let pins = Pins::open(false)?;
-        Ok(pins.is_some_and(|pins| pins.path(&mark).exists()))
-    })
-}
-
-/// The folders of pins with a mark, and the numbers of their namespaces.
-fn marked() -> Result<Vec<(u64, PathBuf)>> {
-    if !Path::new(NAMED).exists() {
-        return Ok(Vec::new());
-    }
-    let mark = made()?;
-    let mut folders = pins::folders()?;
-    folders.retain(|(_, folder)| folder.join(&mark).exists());
-    Ok(folders)
-}
-
-/// Removes what topologies' namespaces left among the pins that somebody else removed.
-fn forget_dead() -> Result<()> {
-    let made = marked()?;
-    if made.is_empty() {
-        return Ok(());
-    }
-    let mut living = HashSet::new();
-    for path in entries(Path::new(NAMED))? {
-        if NetNs::is_there(&path) {
-            living.insert(NetNs::open(&path)?.enter(pins::namespace_cookie)?);
-        }
-    }
-    made.iter()
-        .filter(|(number, _)| !living.contains(number))
-        .try_for_each(|(_, folder)| pins::remove_folder(folder))
 }
 
 fn is_end_of(link: &Link, ports: &[BusPort]) -> bool {

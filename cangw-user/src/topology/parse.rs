@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::{Bus, Device, Ecu, Topology, is_name};
 use crate::error::{Error, Result};
 use crate::file::names::Dbcs;
-use crate::file::tables::{RuleTable, error_at, from_toml, version};
+use crate::file::places::{error_at, from_toml};
+use crate::file::tables::{RuleTable, version};
 use crate::options::Policy;
 use crate::rule::{Rule, is_interface_name, kind_name};
 
