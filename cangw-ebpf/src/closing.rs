@@ -41,12 +41,17 @@ pub fn notified(ctx: &ProbeContext) {
     if unsafe { bpf_probe_read_kernel(kind) } != Ok(CAN) {
         return;
     }
-    let net = (device + NET_OFFSET.load()) as *const u64;
-    // SAFETY: see above.
-    if unsafe { bpf_probe_read_kernel(net) }.is_ok_and(listeners::is_ours) && maps::count_closing()
-    {
+    if net_of(device).is_some_and(listeners::is_ours) && maps::count_closing() {
         wait();
     }
+}
+
+/// The network namespace of an interface.
+#[inline(always)]
+pub fn net_of(device: u64) -> Option<u64> {
+    let net = (device + NET_OFFSET.load()) as *const u64;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(net) }.ok()
 }
 
 /// Lets frames that are given to several targets just now reach all of them. Most kernels wait for that themselves before the interface loses

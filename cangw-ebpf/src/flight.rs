@@ -2,7 +2,8 @@
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use cangw_common::abi::{
-    self, Flight, KEEP_STAMP, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, Tables, form, mark,
+    self, Flight, KEEP_STAMP, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, Tables, Withheld, form,
+    mark,
 };
 use cangw_common::edit::{CHECKED, DUPLICATE, Edit, GUARDED, IDENTITY};
 use cangw_common::frame::{FrameType, RTR_FLAG, XL_HEAD, field};
@@ -12,6 +13,7 @@ use crate::access::Skb;
 use crate::guard;
 use crate::list;
 use crate::maps;
+use crate::tap;
 
 /// Lets a form wait.
 #[inline(always)]
@@ -81,6 +83,9 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Pur
     };
     if shaped == Shaped::TooLong {
         flight.again = 0;
+        if purpose != Purpose::Other {
+            tap::withheld(edit.rule, Withheld::TooLong);
+        }
     }
     if flags(edit) & CHECKED != 0 && purpose == Purpose::Tc {
         match shaped {

@@ -1,11 +1,12 @@
 //! Rules with a rate limit or faults: asked for each frame before a copy is sent.
 
-use cangw_common::abi::{BucketKey, Fault, Flight, Guard, PER_ID, Reason};
+use cangw_common::abi::{BucketKey, Fault, Flight, Guard, PER_ID, Reason, Withheld};
 use cangw_common::edit::DUPLICATE;
 use cangw_common::guard::{choose, within_rate};
 
 use crate::access;
 use crate::maps;
+use crate::tap;
 
 /// How often a word that other CPUs change meanwhile is tried. One of them succeeds with each try.
 const TRIES: u32 = 4;
@@ -32,12 +33,14 @@ pub fn admit(flight: &mut Flight, flags: u32, rule: u32) -> u32 {
     if interval != 0 && !is_within_rate(guard, rule, flight.id) {
         // SAFETY: as above.
         maps::count(unsafe { &raw mut (*guard).over_rate }, 1);
+        tap::withheld(rule, Withheld::OverRate);
         return 0;
     }
     // SAFETY: as above.
     if chosen(unsafe { &raw mut (*guard).drop }) != 0 {
         // SAFETY: as above.
         maps::count(unsafe { &raw mut (*guard).drop.count }, 1);
+        tap::withheld(rule, Withheld::Fault);
         return 0;
     }
     // SAFETY: as above.

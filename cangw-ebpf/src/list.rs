@@ -5,12 +5,13 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::bpf_loop;
 use cangw_common::abi::{
     CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, RUN, RuleCounters,
-    TOO_LONG, Tables, UNSENT, WAITING,
+    TOO_LONG, Tables, UNSENT, WAITING, Withheld,
 };
 
 use crate::access::Skb;
 use crate::flight::{self, Purpose, Shaped};
 use crate::maps;
+use crate::tap;
 
 /// What to do with each rule of a list.
 pub trait Visit {
@@ -172,14 +173,14 @@ impl Visit for Send {
                 flight::queue(flight, form);
             }
             if !walk.skb.fits(cell.ifindex, walk.len) {
-                with_rule(cell, |r| &raw mut r.mtu);
+                count_misfit(cell);
                 return;
             }
             match flight::shape(walk.skb, flight, 0, u32::from(form), Purpose::Program) {
                 Shaped::Ready => {}
                 Shaped::NoMemory => {
                     with_rule(cell, |r| &raw mut r.sent);
-                    with_rule(cell, |r| &raw mut r.refused);
+                    count_refused(cell);
                     return;
                 }
                 kept @ (Shaped::TooLong | Shaped::Withheld) => {
@@ -194,12 +195,12 @@ impl Visit for Send {
                 }
             }
         } else if !walk.skb.fits(cell.ifindex, walk.len) {
-            with_rule(cell, |r| &raw mut r.mtu);
+            count_misfit(cell);
             return;
         }
         with_rule(cell, |r| &raw mut r.sent);
         if !walk.skb.send_copy(cell.ifindex) {
-            with_rule(cell, |r| &raw mut r.refused);
+            count_refused(cell);
         }
     }
 }
@@ -214,6 +215,14 @@ pub fn count_sent(cell: &Cell) {
 #[inline(always)]
 pub fn count_misfit(cell: &Cell) {
     with_rule(cell, |r| &raw mut r.mtu);
+    tap::withheld(u32::from(cell.rule), Withheld::Mtu);
+}
+
+/// Counts a copy that the kernel had no memory for, or the target did not take.
+#[inline(always)]
+fn count_refused(cell: &Cell) {
+    with_rule(cell, |r| &raw mut r.refused);
+    tap::withheld(u32::from(cell.rule), Withheld::Refused);
 }
 
 /// Counts what a rule that does not send does.

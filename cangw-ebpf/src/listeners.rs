@@ -79,6 +79,14 @@ pub fn is_ours(net: u64) -> bool {
     cookie == Ok(NET_COOKIE.load())
 }
 
+/// The number of an interface.
+#[inline(always)]
+pub fn ifindex_of(device: u64) -> Option<u32> {
+    let ifindex = (device + IFINDEX_OFFSET.load()) as *const u32;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(ifindex) }.ok()
+}
+
 /// Adds to the word of the interface that the call is about.
 #[inline(always)]
 fn changed(ctx: &ProbeContext, by: u64) {
@@ -92,10 +100,7 @@ fn changed(ctx: &ProbeContext, by: u64) {
         maps::add_listeners(ON_ALL, by);
         return;
     }
-    let ifindex = (device + IFINDEX_OFFSET.load()) as *const u32;
-    // SAFETY: the helper checks the address.
-    let ifindex = unsafe { bpf_probe_read_kernel(ifindex) };
-    if let Ok(ifindex) = ifindex
+    if let Some(ifindex) = ifindex_of(device)
         && let Some((slot, _)) = maps::tables(ifindex)
     {
         maps::add_listeners(slot, by);

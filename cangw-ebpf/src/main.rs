@@ -7,7 +7,8 @@
 //! - `cangw_xdp` forwards at generic XDP, for exclusive interfaces,
 //! - `cangw_redirect_err` counts what generic XDP could not deliver,
 //! - `cangw_listen`, `cangw_unlisten` and `cangw_can_loaded` keep count of the local sockets that listen,
-//! - `cangw_closing` tells `cangw_xdp` that an interface is about to go down.
+//! - `cangw_closing` tells `cangw_xdp` that an interface is about to go down,
+//! - `cangw_received`, `cangw_left` and `cangw_redirected` tell captures what becomes of frames.
 //!
 //! docs/architecture.md follows a frame through them. The crate also compiles for the host, where it does nothing, so
 //! that lints and editors see it; what can be tested without a kernel is in `cangw-common`.
@@ -24,12 +25,15 @@ mod list;
 mod listeners;
 mod maps;
 mod object;
+mod tap;
 mod tc;
 mod watch;
 mod xdp;
 
-use aya_ebpf::macros::{classifier, kprobe, tracepoint, xdp as xdp_program};
-use aya_ebpf::programs::{ProbeContext, TcContext, TracePointContext, XdpContext};
+use aya_ebpf::macros::{classifier, kprobe, raw_tracepoint, tracepoint, xdp as xdp_program};
+use aya_ebpf::programs::{
+    ProbeContext, RawTracePointContext, TcContext, TracePointContext, XdpContext,
+};
 
 /// tc ingress: classify a frame, count it, and mark it for the filters behind.
 #[classifier]
@@ -93,6 +97,27 @@ pub fn cangw_can_loaded(ctx: TracePointContext) -> u32 {
 #[kprobe]
 pub fn cangw_closing(ctx: ProbeContext) -> u32 {
     closing::notified(&ctx);
+    0
+}
+
+/// `net:netif_receive_skb`: a frame came to an interface.
+#[raw_tracepoint]
+pub fn cangw_received(ctx: RawTracePointContext) -> i32 {
+    tap::received(&ctx);
+    0
+}
+
+/// `net:net_dev_queue`: a frame was given to an interface.
+#[raw_tracepoint]
+pub fn cangw_left(ctx: RawTracePointContext) -> i32 {
+    tap::left(&ctx);
+    0
+}
+
+/// `xdp:xdp_redirect` and `xdp:xdp_redirect_map`: XDP gave a frame to an interface.
+#[raw_tracepoint]
+pub fn cangw_redirected(ctx: RawTracePointContext) -> i32 {
+    tap::redirected(&ctx);
     0
 }
 

@@ -1,12 +1,14 @@
 //! The maps, private behind named functions. Userspace fills them before it attaches a program.
 
+use core::ffi::c_void;
+
 use aya_ebpf::Global;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, ProgramArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, ProgramArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{
     self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, FanOut, Flight, Guard, Halves,
-    InterfaceCounters, Reason, RuleCounters, Tables, WatchKey, Watched, XlTables,
+    InterfaceCounters, Reason, RuleCounters, Tables, TapRoom, WatchKey, Watched, XlTables,
 };
 use cangw_common::classify::{ListId, Lookup};
 use cangw_common::edit::Edit;
@@ -75,6 +77,15 @@ static FAN_OUT: Array<FanOut, 1, MMAPABLE> = Array::new();
 /// The numbers of the XDP programs of this network namespace.
 #[btf_map]
 static XDP_PROGRAMS: HashMap<u32, u32, { abi::MAX_XDP_PROGRAMS }, NO_PREALLOC> = HashMap::new();
+/// The ring buffers of captures.
+#[btf_map]
+static TAPS: ArrayOfMaps<RingBuf<u8, { abi::MIN_RING as usize }>, { abi::TAPS as usize }> =
+    ArrayOfMaps::new();
+/// Records that found no room, by the same index.
+#[btf_map]
+static TAPS_MISSED: PerCpuArray<u64, { abi::TAPS as usize }> = PerCpuArray::new();
+#[btf_map]
+static TAP_ROOM: PerCpuArray<TapRoom, 1> = PerCpuArray::new();
 #[btf_map]
 static LAST: PerCpuArray<LastRedirect, 1> = PerCpuArray::new();
 
@@ -384,4 +395,20 @@ pub fn count_closing() -> bool {
     // SAFETY: as in `fan_out`.
     count(unsafe { &raw mut (*words).closings }, 1);
     was_armed
+}
+
+/// Room for a record that does not fit on the stack.
+#[inline(always)]
+pub fn tap_room() -> Option<&'static mut TapRoom> {
+    // SAFETY: a value of a per-CPU map, valid until the program ends. Only the programs at tracepoints take it, which do not interrupt each
+    // other: all run in softirqs, or with them off.
+    TAP_ROOM.get_ptr_mut(0).map(|room| unsafe { &mut *room })
+}
+
+/// The ring buffer of a capture, with the count of its records that found no room; `None` when nobody captures there.
+#[inline(always)]
+pub fn tap(place: u32) -> Option<(*mut c_void, *mut u64)> {
+    let ring = TAPS.get(place)?;
+    let missed = TAPS_MISSED.get_ptr_mut(place)?;
+    Some((core::ptr::from_ref(ring).cast_mut().cast(), missed))
 }

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod capability;
+pub mod capture;
 #[doc(hidden)]
 pub mod cli;
 pub mod compile;

@@ -2,6 +2,7 @@
 
 mod api;
 mod buses;
+mod capture;
 mod clean;
 mod daemon;
 mod drop_in;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use cangw::dbc::Dbc;
 use cangw::frame_text;
@@ -44,24 +45,41 @@ BO_ 316 ENGINE_DATA: 7 EON
 /// The frames of a recording, in order.
 ///
 /// # Panics
-/// When the file named by `CANGW_TEST_RECORDING` is not one.
+/// As [`timed`].
 #[must_use]
 pub fn frames() -> Vec<Frame> {
+    timed().into_iter().map(|(_, frame)| frame).collect()
+}
+
+/// The frames of a recording, in order, each with the time since its beginning.
+///
+/// # Panics
+/// When the file named by `CANGW_TEST_RECORDING` is not one.
+#[must_use]
+pub fn timed() -> Vec<(Duration, Frame)> {
     let Some(path) = std::env::var_os(LOG) else {
         return made_up();
     };
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let mut begin = None;
     text.lines()
         .map(|line| {
+            let time = line
+                .split_once(['(', ')'])
+                .and_then(|(_, rest)| rest.split_once(')'));
+            let time: f64 = time
+                .and_then(|(time, _)| time.parse().ok())
+                .unwrap_or_else(|| panic!("{line:?} has no time"));
+            let since = Duration::from_secs_f64((time - *begin.get_or_insert(time)).max(0.0));
             let frame = line.split(' ').nth(2).unwrap_or_default();
             let frame: frame_text::Frame =
                 frame.parse().unwrap_or_else(|e| panic!("{line:?}: {e}"));
-            Frame::from_bytes(frame.bytes())
+            (since, Frame::from_bytes(frame.bytes()))
         })
         .collect()
 }
 
-fn made_up() -> Vec<Frame> {
+fn made_up() -> Vec<(Duration, Frame)> {
     let mut frames = Vec::new();
     for time in 0..LENGTH {
         for (i, &(id, period, len)) in MESSAGES.iter().enumerate() {
@@ -71,7 +89,8 @@ fn made_up() -> Vec<Frame> {
             let data: Vec<u8> = (0..u32::from(len))
                 .map(|byte| (time * (byte + 3) + id * 7) as u8)
                 .collect();
-            frames.push(Frame::classic(id, &data));
+            let since = Duration::from_millis(time.into());
+            frames.push((since, Frame::classic(id, &data)));
         }
     }
     frames

@@ -25,6 +25,7 @@ pub const GUEST: &[Tool] = &[
     ("bpftool", "bpftool"),
     ("candump", "can-utils"),
     ("cangw", "can-utils"),
+    ("tshark", "tshark"),
 ];
 
 /// The folders of administration tools, which the PATH of an ordinary user leaves out.

@@ -10,6 +10,7 @@ mod guard;
 mod hub;
 mod listeners;
 mod tables;
+mod tap;
 mod watch;
 
 pub use counters::*;
@@ -19,10 +20,11 @@ pub use guard::*;
 pub use hub::*;
 pub use listeners::*;
 pub use tables::*;
+pub use tap::*;
 pub use watch::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -66,6 +68,7 @@ const _: () = {
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
     assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
     assert!(size_of::<XlTables>() == 4 * 8 + 2 * (XL_PRIORITIES + 256 + 256 + 2 * XL_HALF));
+    assert!(size_of::<TapRecord>() == 2 * 8 + 10 * 4 && size_of::<TapCell>() == 8);
     assert!(QUEUE > MAX_LIST as usize);
     // Lists are numbered with 16 bits.
     assert!(MAX_CELLS <= 1 << 16);

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::service::{Empty, Event, OpenSocket, Subscribe, Version, VersionReport};
 use super::{Answer, Call, Method, SOCKET, VERSION, refused};
 use crate::capability;
+use crate::capture::Capture;
 use crate::error::{Error, Result};
 
 /// Names another socket than [`SOCKET`].
@@ -60,9 +61,22 @@ impl Client {
             interface: interface.to_owned(),
             fd,
         };
-        let (_, descriptors) = self.exchange(&call)?;
+        self.descriptor(&call)
+    }
+
+    /// What comes with the answer.
+    fn descriptor<C: Call>(&mut self, call: &C) -> Result<OwnedFd> {
+        let (_, descriptors) = self.exchange(call)?;
         let socket = descriptors.into_iter().next();
         socket.ok_or_else(|| refused("cangwd sent no descriptor"))
+    }
+
+    /// Begins a capture: the socket from which it is read until it is shut down for writing.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn capture(&mut self, capture: &Capture) -> Result<OwnedFd> {
+        self.descriptor(capture)
     }
 
     /// Waits for events, one after the other, until the daemon is gone.
@@ -187,6 +201,17 @@ impl Door {
             // Its words say more than what this process cannot do.
             Err(e @ Error::Remote { .. }) if capability::require("").is_err() => Err(e),
             _ => Ok(Self::Direct),
+        }
+    }
+
+    /// Begins a capture, there or here: see [`Client::capture`].
+    ///
+    /// # Errors
+    /// What the gateway says.
+    pub fn capture(&mut self, capture: Capture) -> Result<OwnedFd> {
+        match self {
+            Self::Daemon(client) => client.capture(&capture),
+            Self::Direct => capture.begin(),
         }
     }
 

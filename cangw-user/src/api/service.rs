@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Call;
+use crate::capture::Capture;
 use crate::kernel::can_status::BusState;
 
 /// Who serves.
@@ -92,6 +93,13 @@ impl Call for Subscribe {
     type Reply = Empty;
 }
 
+/// Begins a capture; the descriptor of a stream socket comes with the answer, from which frames are read in the format until it is shut down for writing.
+impl Call for Capture {
+    const ID: &'static str = "capture";
+    const CHANGES: bool = false;
+    type Reply = Empty;
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
@@ -146,4 +154,5 @@ pub const ALL: &[(&str, bool)] = &[
     (Reload::ID, Reload::CHANGES),
     (OpenSocket::ID, OpenSocket::CHANGES),
     (Subscribe::ID, Subscribe::CHANGES),
+    (Capture::ID, Capture::CHANGES),
 ];

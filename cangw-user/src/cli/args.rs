@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::capture::Filter;
 use crate::gateway::InterfaceChange;
 use crate::options::Policy;
 use crate::rule::Engine;
@@ -231,6 +232,45 @@ pub enum Command {
         /// Seconds between two looks
         #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
         interval: u64,
+    },
+    /// Show frames as they come and leave, with the rules that match and what became of each copy
+    ///
+    /// Also frames that are dropped are shown, and why. Without an option, lines are as in candump's logs with the direction and what became of the frame
+    /// behind; canplayer reads them. At the end, what found no room in the buffer is told on standard error.
+    Dump {
+        /// Identifiers, ranges and filters as candump has them, separated by commas, as in 123,200-2FF,18FEF100,400:7F0; all frames without
+        #[arg(value_name = "FILTER", default_value = "", hide_default_value = true)]
+        filter: Filter,
+        /// Frames of this bus of a topology, or of this interface
+        #[arg(short = 'b', long, value_name = "BUS", allow_hyphen_values = true)]
+        bus: Vec<String>,
+        /// Write a file: pcapng, which Wireshark opens, or a log when its name ends with .log
+        #[arg(short = 'w', long, value_name = "FILE", conflicts_with = "json")]
+        write: Option<std::path::PathBuf>,
+        /// Show messages and signals by the names of this DBC file
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "write"])]
+        dbc: Option<std::path::PathBuf>,
+        /// One JSON object on a line for each frame
+        #[arg(long)]
+        json: bool,
+        /// End after so many frames
+        #[arg(short = 'n', long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// Size of the buffer for what comes faster than it is written
+        #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
+        buffer: u8,
+    },
+    /// Follow frames through the gateway: where they come, which rules match, where they leave and when
+    Trace {
+        /// Identifiers, ranges and filters, as for `cangw dump`
+        #[arg(value_name = "ID")]
+        filter: Filter,
+        /// One JSON object on a line for each frame that comes or leaves
+        #[arg(long)]
+        json: bool,
+        /// End after so many frames
+        #[arg(short = 'n', long, value_name = "FRAMES", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
     },
     /// What this kernel and these interfaces can do, and why not
     Probe {

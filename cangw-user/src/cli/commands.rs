@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
 use super::daemon::Daemon;
-use super::{complete, export, import, output, probe, top, topology, verdict, watch};
+use super::{complete, dump, export, import, output, probe, top, topology, verdict, watch};
 use crate::api::client::Door;
 use crate::api::methods::{
     InterfaceSet, RuleAdd, RuleDelete, RuleFlush, RuleText, SettingsSet, SettingsShow, Sync,
@@ -49,6 +49,28 @@ pub(super) fn run(command: Command) -> Result<()> {
             json,
             once,
         } => watch::run(&interface, dbc.as_deref(), json, once),
+        Command::Dump {
+            filter,
+            bus,
+            write,
+            dbc,
+            json,
+            count,
+            buffer,
+        } => dump::dump(dump::Dump {
+            filter,
+            bus,
+            write: write.as_deref(),
+            dbc: dbc.as_deref(),
+            json,
+            count,
+            buffer,
+        }),
+        Command::Trace {
+            filter,
+            json,
+            count,
+        } => dump::trace(filter, json, count),
         Command::Top {
             json,
             once,

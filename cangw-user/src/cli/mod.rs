@@ -4,6 +4,7 @@ pub(crate) mod args;
 mod classic;
 mod commands;
 pub mod daemon;
+mod dump;
 mod export;
 mod import;
 mod options;

@@ -1,13 +1,13 @@
 //! `cangw watch`: the identifiers on an interface.
 
-mod decoded;
+pub(super) mod decoded;
 mod history;
 mod live;
 mod screen;
-mod table;
+pub(super) mod table;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(super) mod text;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;

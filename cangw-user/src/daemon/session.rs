@@ -22,6 +22,7 @@ use crate::api::service::{
     self, Empty, Health, HealthReport, OpenSocket, Reload, Subscribe, Version, VersionReport,
 };
 use crate::api::{self, Answer, Call, LONGEST, Request, refused, value};
+use crate::capture::Capture;
 use crate::error::{Error, Result};
 use crate::topology::EcuHandle;
 
@@ -151,6 +152,11 @@ impl<'a> Session<'a> {
             OpenSocket::ID => {
                 let OpenSocket { ecu, interface, fd } = request.call()?;
                 let socket = self.work(move || open_socket(&ecu, &interface, fd)).await?;
+                Ok((value(&Empty {})?, Some(socket)))
+            }
+            Capture::ID => {
+                let capture: Capture = request.call()?;
+                let socket = self.work(move || capture.begin()).await?;
                 Ok((value(&Empty {})?, Some(socket)))
             }
             Subscribe::ID => {

@@ -1,6 +1,7 @@
 //! The gateway of a network namespace: rules are added, deleted, listed. Nothing of it lives in this process.
 
 mod apply;
+mod captured;
 mod fan_out;
 mod fronts;
 mod inputs;
@@ -22,9 +23,9 @@ use crate::error::{Error, Result};
 use crate::kernel::bpf;
 use crate::kernel::filter::{self, Qdisc};
 use crate::kernel::link::{self, Link};
-use crate::kernel::maps;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::pins::Pins;
+use crate::kernel::tap;
 use crate::modify::Changes;
 use crate::options::Policy;
 use crate::rule::{Engine, Rule};
@@ -435,15 +436,7 @@ impl Gateway {
             }
         }
         self.state = state;
-        if !self.state.needs_programs() {
-            let keep = !self.state.is_default();
-            if keep {
-                self.state.write(&self.pins)?;
-            }
-            self.pins.remove(|pin| keep && pin == maps::STATE)
-        } else {
-            self.state.write(&self.pins)
-        }
+        self.settle()
     }
 
     /// After a failure: what was in force before is in force again. What fails here is reported by the next call.
@@ -452,7 +445,9 @@ impl Gateway {
         if old.is_default() {
             old.dirty = true;
             let _ = self.apply(&mut old, links, &[], true, &mut |_| Ok(()));
-            let _ = self.pins.remove(|_| false);
+            if !tap::sweep(&self.pins).unwrap_or(true) {
+                let _ = self.pins.remove(|_| false);
+            }
             return;
         }
         old.dirty = self

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 22] = [
+const MAPS: [&str; 25] = [
     "TABLES",
     "EXACT",
     "HALVES",
@@ -43,6 +43,9 @@ const MAPS: [&str; 22] = [
     "FAN_TARGETS",
     "FAN_COUNTS",
     "FAN_OUT",
+    "TAPS",
+    "TAPS_MISSED",
+    "TAP_ROOM",
 ];
 const TC: &str = "program_tc";
 const STEP: &str = "program_step";
@@ -151,17 +154,28 @@ fn load_once(pins: &Pins, debug: bool, placed: Placed) -> Result<()> {
 
 /// The object, with the maps that are pinned.
 fn open(pins: &Pins, debug: bool) -> Result<Ebpf> {
-    let debug = u8::from(debug);
-    let known = Known::find().ok();
+    open_knowing(
+        pins,
+        Known::find().ok().as_ref(),
+        ("DEBUG", &u8::from(debug)),
+    )
+}
+
+/// The same, with what the programs are to know beside a variable of theirs.
+pub(super) fn open_knowing<T: aya::Pod>(
+    pins: &Pins,
+    known: Option<&Known>,
+    (name, value): (&str, &T),
+) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    for name in MAPS {
-        loader.map_pin_path(name, pins.path(name));
+    for map in MAPS {
+        loader.map_pin_path(map, pins.path(map));
     }
-    if let Some(known) = &known {
+    if let Some(known) = known {
         known.tell(&mut loader);
     }
     loader
-        .override_global("DEBUG", &debug, true)
+        .override_global(name, value, true)
         .load(OBJECT)
         .map_err(failed("load the eBPF maps"))
 }

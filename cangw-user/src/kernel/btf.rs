@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xEB9F;
 const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+/// How deep members without names stand in each other, at most.
+const DEEPEST: u32 = 8;
 /// Bytes of a type without what its kind adds.
 const TYPE: usize = 12;
 /// Bytes of a member.
@@ -37,7 +40,7 @@ impl Btf {
             .any(|window| window == terminated)
     }
 
-    /// Offset in bytes of a member of a structure.
+    /// Offset in bytes of a member of a structure, also of one within structures and unions in it that have no name.
     ///
     /// # Errors
     /// When there is none.
@@ -50,37 +53,100 @@ impl Btf {
     }
 
     fn find(&self, structure: &str, member: &str) -> Option<u64> {
-        let data = self.0.as_slice();
+        let types = Types::new(&self.0)?;
+        let mut all = 0..types.places.len();
+        let number = all.find(|&number| {
+            types
+                .at(number)
+                .is_some_and(|t| t.kind == KIND_STRUCT && types.is(t.name, structure))
+        })?;
+        types.member(number, member, DEEPEST)
+    }
+}
+
+/// The sections of type information.
+struct Types<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where each type begins, by its number less 1.
+    places: Vec<usize>,
+}
+
+/// What all types begin with.
+struct Type {
+    at: usize,
+    name: u32,
+    kind: u32,
+    count: usize,
+    has_bit_fields: bool,
+}
+
+impl<'a> Types<'a> {
+    fn new(data: &'a [u8]) -> Option<Self> {
         if u16_at(data, 0)? != MAGIC {
             return None;
         }
         let [header, types, types_len, strings, strings_len] =
             [4, 8, 12, 16, 20].map(|at| u32_at(data, at).map(|v| v as usize));
         let header = header?;
-        let types = section(data, header, types?, types_len?)?;
-        let strings = section(data, header, strings?, strings_len?)?;
-        let is = |name: u32, wanted: &str| {
-            strings.get(name as usize..).is_some_and(|s| {
-                s.strip_prefix(wanted.as_bytes())
-                    .is_some_and(|rest| rest.first() == Some(&0))
-            })
+        let mut all = Self {
+            types: section(data, header, types?, types_len?)?,
+            strings: section(data, header, strings?, strings_len?)?,
+            places: Vec::new(),
         };
         let mut at = 0;
-        while at < types.len() {
-            let (name, info) = (u32_at(types, at)?, u32_at(types, at + 4)?);
-            let (kind, count) = (info >> 24 & 0x1F, (info & 0xFFFF) as usize);
-            if kind == KIND_STRUCT && is(name, structure) {
-                // With the flag, the upper byte is the size of a bit field.
-                let mask = if info >> 31 == 0 {
-                    u32::MAX
-                } else {
-                    0x00FF_FFFF
-                };
-                let mut members = (0..count).map(|i| at + TYPE + i * MEMBER);
-                let place = members.find(|&m| u32_at(types, m).is_some_and(|n| is(n, member)))?;
-                return Some(u64::from(u32_at(types, place + 8)? & mask) / 8);
-            }
+        while at < all.types.len() {
+            all.places.push(at);
+            let Type { kind, count, .. } = all.at(all.places.len() - 1)?;
             at += TYPE + added(kind, count)?;
+        }
+        Some(all)
+    }
+
+    fn at(&self, number: usize) -> Option<Type> {
+        let at = *self.places.get(number)?;
+        let info = u32_at(self.types, at + 4)?;
+        Some(Type {
+            at,
+            name: u32_at(self.types, at)?,
+            kind: info >> 24 & 0x1F,
+            count: (info & 0xFFFF) as usize,
+            has_bit_fields: info >> 31 != 0,
+        })
+    }
+
+    fn is(&self, name: u32, wanted: &str) -> bool {
+        self.strings.get(name as usize..).is_some_and(|s| {
+            s.strip_prefix(wanted.as_bytes())
+                .is_some_and(|rest| rest.first() == Some(&0))
+        })
+    }
+
+    /// Offset in bytes of a member, also of one within members that have no name.
+    fn member(&self, number: usize, wanted: &str, depth: u32) -> Option<u64> {
+        let structure = self.at(number)?;
+        if !matches!(structure.kind, KIND_STRUCT | KIND_UNION) {
+            return None;
+        }
+        // With bit fields, the upper byte is the size of one.
+        let mask = if structure.has_bit_fields {
+            0x00FF_FFFF
+        } else {
+            u32::MAX
+        };
+        for index in 0..structure.count {
+            let place = structure.at + TYPE + index * MEMBER;
+            let name = u32_at(self.types, place)?;
+            let offset = u64::from(u32_at(self.types, place + 8)? & mask) / 8;
+            if self.is(name, wanted) {
+                return Some(offset);
+            }
+            if self.is(name, "") && depth > 0 {
+                let inner = (u32_at(self.types, place + 4)? as usize).checked_sub(1)?;
+                if let Some(within) = self.member(inner, wanted, depth - 1) {
+                    return Some(offset + within);
+                }
+            }
         }
         None
     }
@@ -131,6 +197,10 @@ mod tests {
         .concat()
         .try_into()
         .unwrap();
+        information(&types)
+    }
+
+    fn information(types: &[u32]) -> Vec<u8> {
         let strings = b"\0u64\0net\0ab\0net_cookie\0";
         let mut data = 0xEB9F_u16.to_ne_bytes().to_vec();
         data.extend([1, 0]);
@@ -155,17 +225,39 @@ mod tests {
         }
     }
 
+    /// A structure `net` with a union that has no name at byte 4, in which `ab` lies at byte 8.
+    fn nested() -> Vec<u8> {
+        let types: [u32; 2 * (3 + 3)] = [
+            [5, 4 << 24 | 1, 16].as_slice(),
+            &[0, 2, 32],
+            &[0, 5 << 24 | 1, 8],
+            &[9, 1, 64],
+        ]
+        .concat()
+        .try_into()
+        .unwrap();
+        information(&types)
+    }
+
+    #[test]
+    fn a_member_without_a_name_is_looked_into() {
+        let btf = Btf(nested());
+        assert_eq!(btf.offset("net", "ab").unwrap(), 12);
+        assert!(btf.offset("net", "net_cookie").is_err());
+    }
+
     #[test]
     fn damaged_information_is_no_panic() {
-        let whole = sample(0);
-        for len in 0..whole.len() {
-            let _ = Btf(whole[..len].to_vec()).offset("net", "net_cookie");
-        }
-        for at in 0..whole.len() {
-            for bit in 0..8 {
-                let mut data = whole.clone();
-                data[at] ^= 1 << bit;
-                let _ = Btf(data).offset("net", "net_cookie");
+        for whole in [sample(0), nested()] {
+            for len in 0..whole.len() {
+                let _ = Btf(whole[..len].to_vec()).offset("net", "net_cookie");
+            }
+            for at in 0..whole.len() {
+                for bit in 0..8 {
+                    let mut data = whole.clone();
+                    data[at] ^= 1 << bit;
+                    let _ = Btf(data).offset("net", "net_cookie");
+                }
             }
         }
     }

@@ -157,6 +157,8 @@ pub struct Known {
     ifindex_offset: u64,
     type_offset: u64,
     net_offset: u64,
+    /// Of `struct sk_buff`, by the names of the programs' variables.
+    skb: [(&'static str, u64); 6],
 }
 
 impl Known {
@@ -172,6 +174,14 @@ impl Known {
             ifindex_offset: btf.offset("net_device", "ifindex")?,
             type_offset: btf.offset("net_device", "type")?,
             net_offset: btf.offset("net_device", "nd_net")?,
+            skb: [
+                ("SKB_DEV", btf.offset("sk_buff", "dev")?),
+                ("SKB_LEN", btf.offset("sk_buff", "len")?),
+                ("SKB_DATA", btf.offset("sk_buff", "data")?),
+                ("SKB_PROTOCOL", btf.offset("sk_buff", "protocol")?),
+                ("SKB_MARK", btf.offset("sk_buff", "mark")?),
+                ("SKB_IIF", btf.offset("sk_buff", "skb_iif")?),
+            ],
         })
     }
 
@@ -183,6 +193,9 @@ impl Known {
             .override_global("IFINDEX_OFFSET", &self.ifindex_offset, true)
             .override_global("TYPE_OFFSET", &self.type_offset, true)
             .override_global("NET_OFFSET", &self.net_offset, true);
+        for (name, offset) in &self.skb {
+            loader.override_global(*name, offset, true);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aya::maps::{ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_RINGBUF};
 use cangw_common::abi::{
     self, BucketKey, Cell, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables,
     WatchKey, Watched, XlTables,
@@ -141,7 +141,19 @@ pub(super) fn create_outer(pins: &Pins) -> Result<()> {
         let inner = MapData::create(inner, "inner", None).map_err(failed("create an inner map"))?;
         outer(pins, name, entries, inner.fd())?;
     }
-    Ok(())
+    outer(pins, TAPS, abi::TAPS, ring(abi::MIN_RING)?.fd())
+}
+
+/// Where the ring buffers of captures are.
+pub(super) const TAPS: &str = "TAPS";
+
+/// A ring buffer of so many bytes, a power of two and at least [`abi::MIN_RING`].
+///
+/// # Errors
+/// When memory is short.
+pub(super) fn ring(bytes: u32) -> Result<MapData> {
+    let ring = aya_obj::Map::new_from_params(BPF_MAP_TYPE_RINGBUF as u32, 0, 0, bytes, 0);
+    MapData::create(ring, "capture", None).map_err(failed("create a ring buffer"))
 }
 
 /// Creates and pins an array of maps like `inner`.
@@ -158,7 +170,7 @@ fn outer(pins: &Pins, name: &str, entries: u32, inner: &MapFd) -> Result<()> {
         .map_err(failed(format!("pin the map {name}")))
 }
 
-fn open<T>(pins: &Pins, name: &str) -> Result<T>
+pub(super) fn open<T>(pins: &Pins, name: &str) -> Result<T>
 where
     T: TryFrom<Map, Error = aya::maps::MapError>,
 {

@@ -18,4 +18,5 @@ pub mod netns;
 pub mod pins;
 pub mod syscall;
 mod table;
+pub mod tap;
 pub mod terminal;

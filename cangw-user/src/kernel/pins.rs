@@ -1,6 +1,6 @@
 //! Where the rules live between calls: a folder in bpffs for each network namespace, which is also the lock.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -68,6 +68,9 @@ pub fn remove_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the names of captures among the pins begin with: folders, each locked by the process that captures.
+const CAPTURE: &str = "capture-";
+
 /// Whether something among the pins belongs to the buses of a topology, whose namespace can have a gateway, too.
 fn is_of_buses(name: &str) -> bool {
     name.contains(['+', '='])
@@ -132,6 +135,36 @@ impl Pins {
         &self.folder
     }
 
+    /// Takes a place for a capture; it is free again when the file is closed. `None` when a living process has it.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or locked.
+    pub fn take_capture(&self, place: u32) -> Result<Option<File>> {
+        let name = format!("{CAPTURE}{place}");
+        self.mark(&name)?;
+        let failed = |e| Error::io("take a place for a capture", e);
+        let folder = File::open(self.path(&name)).map_err(failed)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(failed(e)),
+        }
+    }
+
+    /// Gives a place for a capture back.
+    ///
+    /// # Errors
+    /// When the folder cannot be removed.
+    pub fn leave_capture(&self, place: u32) -> Result<()> {
+        self.unmark(&format!("{CAPTURE}{place}"))
+    }
+
+    /// Whether there is a capture at a place, or one that was killed.
+    #[must_use]
+    pub fn has_capture(&self, place: u32) -> bool {
+        self.path(&format!("{CAPTURE}{place}")).exists()
+    }
+
     /// Leaves a mark beside the pins, which keeps the folder as they do.
     ///
     /// # Errors
@@ -174,7 +207,8 @@ impl Pins {
         let failed = |e| Error::io(format!("remove the pins in {}", self.folder.display()), e);
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            if !entry.file_name().to_str().is_some_and(&keep) {
+            let is_wanted = |name: &str| name.starts_with(CAPTURE) || keep(name);
+            if !entry.file_name().to_str().is_some_and(is_wanted) {
                 fs::remove_file(entry.path()).map_err(failed)?;
             }
         }

@@ -1,6 +1,6 @@
 //! Recorded identifiers in the terms of a DBC file.
 
-use cangw_common::frame::{EFF_FLAG, FrameType};
+use cangw_common::frame::{ERR_FLAG, FrameType, RTR_FLAG};
 use serde::Serialize;
 
 use crate::dbc::{Dbc, Message};
@@ -19,7 +19,7 @@ pub(super) struct Decoded<'a> {
 
 /// A signal in a frame.
 #[derive(Serialize)]
-pub(super) struct Value<'a> {
+pub(in crate::cli) struct Value<'a> {
     /// Which signal of the message it is: two can have the same name.
     #[serde(skip)]
     pub(super) index: usize,
@@ -35,8 +35,8 @@ pub(super) struct Value<'a> {
 impl<'a> Decoded<'a> {
     /// All identifiers, in the same order. Without a file, none has a message.
     pub(super) fn all(ids: &'a [WatchedId], dbc: Option<&'a Dbc>) -> Vec<Self> {
-        let decoded = |watched| {
-            let message = dbc.and_then(|dbc| message(watched, dbc));
+        let decoded = |watched: &'a WatchedId| {
+            let message = dbc.and_then(|dbc| message(watched.kind, watched.can_id(), dbc));
             Self {
                 watched,
                 message: message.map(|message| message.name.as_str()),
@@ -49,15 +49,15 @@ impl<'a> Decoded<'a> {
 
 /// The message of a frame, and the one that a remote request asks for. The classes of an error frame and the priority of a CAN XL
 /// frame are no identifiers, even where they are the same number.
-fn message<'a>(watched: &WatchedId, dbc: &'a Dbc) -> Option<&'a Message> {
-    if watched.error || watched.kind == FrameType::Xl {
+pub(in crate::cli) fn message(kind: FrameType, can_id: u32, dbc: &Dbc) -> Option<&Message> {
+    if can_id & ERR_FLAG != 0 || kind == FrameType::Xl {
         return None;
     }
-    let flag = if watched.extended { EFF_FLAG } else { 0 };
-    dbc.by_id(watched.id | flag)
+    dbc.by_id(can_id & !RTR_FLAG)
 }
 
-fn values<'a>(message: &'a Message, data: &[u8]) -> Vec<Value<'a>> {
+/// The signals of a message in its data.
+pub(in crate::cli) fn values<'a>(message: &'a Message, data: &[u8]) -> Vec<Value<'a>> {
     let decoded = message.decode(data).into_iter();
     decoded
         .map(|(signal, value)| Value {

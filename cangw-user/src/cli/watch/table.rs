@@ -232,6 +232,11 @@ fn signals(values: &[Value<'_>], marks: &[bool], width: Option<usize>) -> Vec<Li
     cells.chunks(columns).map(cells_of).collect()
 }
 
+/// A signal as plain text.
+pub(in crate::cli) fn signal_text(value: &Value<'_>) -> String {
+    signal((value, false)).plain()
+}
+
 /// Name, value, unit, and the name of the value.
 fn signal((value, marked): (&Value<'_>, bool)) -> Line {
     let mut line = Line::new(value.name);

@@ -129,7 +129,7 @@ pub(super) fn draw(lines: &[Line], mark: Mark) -> String {
 }
 
 /// The text with a sign for each character that is none to look at: DBC files and names of interfaces can have any.
-pub(super) fn printable(text: &str) -> String {
+pub(in crate::cli) fn printable(text: &str) -> String {
     let replace = |c| {
         if is_visible(c) {
             c

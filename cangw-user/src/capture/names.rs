@@ -1,0 +1,89 @@
+//! Names of rules and interfaces, kept up to date while a capture runs.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+use crate::gateway::Gateway;
+use crate::kernel::netlink::Netlink;
+use crate::kernel::{clock, link};
+
+/// A rule whose slot is another's now is named wrongly for at most so long.
+const FRESH: Duration = Duration::from_millis(500);
+/// What is not known is asked for at most so often.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The names.
+pub(super) struct Names {
+    rules: HashMap<u16, String>,
+    interfaces: HashMap<u32, String>,
+    asked: Instant,
+    /// Nanoseconds from the start of the monotonic clock to that of 1970, backwards.
+    epoch: u64,
+}
+
+impl Names {
+    pub fn new() -> Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or(Duration::ZERO).as_nanos() as u64;
+        let mut names = Self {
+            rules: HashMap::new(),
+            interfaces: HashMap::new(),
+            asked: Instant::now(),
+            epoch: now.saturating_sub(clock::monotonic()?),
+        };
+        names.ask()?;
+        Ok(names)
+    }
+
+    /// Sees to it that there is an interface.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn require(&self, interface: &str) -> Result<()> {
+        if self.interfaces.values().any(|name| name == interface) {
+            return Ok(());
+        }
+        Err(Error::NoInterface {
+            name: interface.to_owned(),
+        })
+    }
+
+    /// Nanoseconds after the start of 1970.
+    pub fn wall(&self, monotonic: u64) -> u64 {
+        self.epoch.saturating_add(monotonic)
+    }
+
+    /// The rule with a slot, as options.
+    pub fn rule(&mut self, slot: u16) -> String {
+        self.refresh(self.rules.contains_key(&slot));
+        let known = self.rules.get(&slot).cloned();
+        known.unwrap_or_else(|| format!("a rule that is gone ({slot})"))
+    }
+
+    /// The interface with a number.
+    pub fn interface(&mut self, ifindex: u32) -> String {
+        self.refresh(self.interfaces.contains_key(&ifindex));
+        let known = self.interfaces.get(&ifindex).cloned();
+        known.unwrap_or_else(|| format!("if{ifindex}"))
+    }
+
+    fn refresh(&mut self, is_known: bool) {
+        if self.asked.elapsed() >= if is_known { FRESH } else { AGAIN } {
+            // What was known stays; the next frame asks again.
+            let _ = self.ask();
+        }
+    }
+
+    /// Rules and interfaces that are gone keep their names, for what is still told of them.
+    fn ask(&mut self) -> Result<()> {
+        self.asked = Instant::now();
+        let links = link::list(&Netlink::open()?)?;
+        self.interfaces
+            .extend(links.into_iter().map(|link| (link.index, link.name)));
+        if let Some(gateway) = Gateway::look()? {
+            self.rules.extend(gateway.rule_names());
+        }
+        Ok(())
+    }
+}
