@@ -114,7 +114,7 @@ pub fn cangw_left(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `xdp:xdp_redirect` and `xdp:xdp_redirect_map`: XDP gave a frame to an interface.
+/// `xdp:xdp_redirect`: XDP gave a frame to an interface.
 #[raw_tracepoint]
 pub fn cangw_redirected(ctx: RawTracePointContext) -> i32 {
     tap::redirected(&ctx);

@@ -45,7 +45,7 @@ static SKB_MARK: Global<u64> = Global::new(UNKNOWN);
 #[unsafe(no_mangle)]
 static SKB_IIF: Global<u64> = Global::new(UNKNOWN);
 
-/// Place of the argument `index` of `xdp:xdp_redirect` and its siblings (include/trace/events/xdp.h).
+/// Place of the argument `index` of `xdp:xdp_redirect` (include/trace/events/xdp.h).
 const INDEX: usize = 6;
 /// Place of `map_id`, which is `INT_MAX` for a redirect by the interface's index.
 const MAP_ID: usize = 5;

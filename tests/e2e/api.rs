@@ -1,5 +1,6 @@
 //! The control socket: who may do what there, what it does, and that nobody harms it or the frames.
 
+mod captured;
 mod documented;
 mod harm;
 mod metrics;

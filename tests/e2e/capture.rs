@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use cangw_tests::backlog::Backlog;
 use cangw_tests::frame::Frame;
-use cangw_tests::keeper::Keeper;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::namespace::Namespace;
 use cangw_tests::recording;
@@ -58,7 +57,7 @@ impl Capture {
         let mut stdout = self.child.stdout.take().expect("it is piped");
         stdout.read_to_string(&mut text).expect("text");
         let mut last = String::new();
-        self.words.read_line(&mut last).expect("a line");
+        self.words.read_to_string(&mut last).expect("text");
         let numbers: Vec<u64> = last
             .split(' ')
             .filter_map(|word| word.parse().ok())
@@ -66,7 +65,8 @@ impl Capture {
         let &[frames, lost] = numbers.as_slice() else {
             panic!("no numbers: {last}");
         };
-        assert!(self.child.wait().expect("a child").success());
+        let status = self.child.wait().expect("a child");
+        assert!(status.success(), "{status}: {last}");
         (text, frames, lost)
     }
 }
@@ -112,7 +112,11 @@ fn is_gone(namespace: &Namespace) {
 fn what_becomes_of_each_frame_is_told() {
     let lab = Lab::new("capture", &[LINKS[0], LINKS[1], LINKS[2], Link::Vcan("v0")]);
     let namespace = &lab.namespace;
-    namespace.ip("link set x2 down\nlink set x2 mtu 16\nlink set x2 up\nlink add x9 type vxcan peer name x9p");
+    namespace.ip("link add x9 type vxcan peer name x9p");
+    let longer = format!(
+        "-s x0 -d x1 -X -M OR:L:000.0.40.{} --id 108",
+        "00".repeat(64)
+    );
     let rules = [
         "-s x0 -d x1 -m SET:D:000.0.FF00000000000000 --id 100",
         "-s x0 -d x2 --id 100",
@@ -120,27 +124,31 @@ fn what_becomes_of_each_frame_is_told() {
         "-s x0 -d x1 --id 102 --drop 100%",
         "-s x0 -d x1 --id 103 --duplicate 100%",
         "-s x0 --drop --id 104",
-        "-s x0 -d x0 --id 105",
+        "-s v0 -d x0 --id 107",
         "-s x0 -d x9 --id 106",
         "-s x0 -d v0 -e --id 107",
         "-s v0 -d x1 --id 107",
-        "-s x0 -d x1 -M ADD --id 108",
-        "-X -s x0 -d x2 --id 109",
+        &longer,
+        "-s x0 -d x2 -X --id 109",
         "-s x0 --pass --id 10A",
     ];
-    for rule in rules.iter().filter(|rule| !rule.contains("ADD")) {
+    for rule in rules {
         Cangw::Ours.must(namespace, &format!("rule add {rule}"));
     }
     Cangw::Ours.must(namespace, "interface set x0 policy deny");
+    Cangw::Ours.must(namespace, "settings max-hops 2");
+    namespace.ip("link set x2 down\nlink set x2 mtu 16\nlink set x2 up");
     let capture = Capture::begin(namespace, "dump --json");
     let sender = CanSocket::open(namespace, "x0p").deaf().without_loopback();
     let classic = |id| Frame::classic(id, &[0x11]);
     for id in [
-        0x100, 0x101, 0x101, 0x102, 0x103, 0x104, 0x105, 0x106, 0x107, 0x10A, 0x200,
+        0x100, 0x101, 0x101, 0x102, 0x103, 0x104, 0x106, 0x107, 0x10A, 0x200,
     ] {
         sender.send(&classic(id));
     }
-    sender.send(&Frame::fd(0x109, 0, &[1; 12]));
+    for id in [0x108, 0x109] {
+        sender.send(&Frame::fd(id, 0, &[1; 12]));
+    }
     thread::sleep(Duration::from_millis(500));
     let (text, frames, lost) = capture.end();
     assert_eq!(lost, 0);
@@ -168,7 +176,7 @@ fn what_becomes_of_each_frame_is_told() {
         json!([interface, "out", frame, "sent", [[rule(number), "sent"]]])
     };
     let expected = [
-        came("100#11", "forwarded", &[(0, "sent"), (1, "sent")]),
+        came("100#11", "forwarded", &[(1, "sent"), (0, "sent")]),
         left("x1", "100#FF", 0),
         left("x2", "100#11", 1),
         came("101#11", "forwarded", &[(2, "sent")]),
@@ -179,14 +187,24 @@ fn what_becomes_of_each_frame_is_told() {
         left("x1", "103#11", 4),
         left("x1", "103#11", 4),
         came("104#11", "dropped", &[(5, "drop")]),
-        came("105#11", "not_forwarded", &[(6, "origin")]),
         came("106#11", "not_forwarded", &[(7, "not_taken")]),
-        came("107#11", "forwarded", &[(8, "sent")]),
+        came(
+            "107#11",
+            "forwarded",
+            &[(8, "sent"), (9, "sent"), (6, "origin")],
+        ),
         left("v0", "107#11", 8),
+        json!(["v0", "in", "107#11", "echo", []]),
+        left("x1", "107#11", 9),
+        came(
+            "108##4010101010101010101010101",
+            "not_forwarded",
+            &[(10, "too_long")],
+        ),
         came("10A#11", "passed", &[(12, "pass")]),
         came("200#11", "denied", &[]),
         came(
-            "109##0010101010101010101010101",
+            "109##4010101010101010101010101",
             "not_forwarded",
             &[(11, "mtu")],
         ),
@@ -194,16 +212,7 @@ fn what_becomes_of_each_frame_is_told() {
     for line in &expected {
         assert!(told.contains(line), "missing: {line}\n{told:#?}");
     }
-    assert!(
-        told.iter()
-            .any(|line| line[0] == "v0" && line[1] == "in" && line[2] == "107#11"),
-        "the echo is told: {told:#?}"
-    );
-    assert!(
-        told.iter()
-            .any(|line| line[0] == "x1" && line[2] == "107#11"),
-        "and that the next rule sends it: {told:#?}"
-    );
+    Cangw::Ours.must(namespace, "settings reset");
     is_gone(namespace);
 }
 
@@ -212,10 +221,9 @@ fn what_becomes_of_each_frame_is_told() {
 fn xdp_is_captured() {
     let lab = Lab::new("capture", &LINKS);
     let namespace = &lab.namespace;
-    let _keeper = Keeper::begin();
     for (rules, targets) in [
         (&["-s x0 -d x1 --id 123"][..], &["x1"][..]),
-        (&["-s x0 -d x1", "-s x0 -d x2"][..], &["x1", "x2"][..]),
+        (&["-s x0 -d x1", "-s x0 -d x2"][..], &["x2", "x1"][..]),
     ] {
         for rule in rules {
             Cangw::Ours.must(namespace, &format!("rule add {rule}"));
@@ -230,7 +238,12 @@ fn xdp_is_captured() {
         let (text, _, lost) = capture.end();
         assert_eq!(lost, 0);
         let told: Vec<Value> = lines(&text, &["x0", "x1", "x2"]).iter().map(gist).collect();
-        let fates: Vec<Value> = rules.iter().map(|rule| json!([rule, "sent"])).collect();
+        // The newest rule is the first.
+        let fates: Vec<Value> = rules
+            .iter()
+            .rev()
+            .map(|rule| json!([rule, "sent"]))
+            .collect();
         let mut expected = vec![json!(["x0", "in", "123#01", "forwarded", fates])];
         for (target, fate) in targets.iter().zip(&fates) {
             expected.push(json!([target, "out", "123#01", "sent", [fate]]));
@@ -376,7 +389,7 @@ fn nothing_is_left_of_captures() {
     );
     let mut captures: Vec<Capture> = (0..8).map(|_| Capture::begin(namespace, "dump")).collect();
     let refused = Cangw::Ours.run(namespace, "dump");
-    assert_eq!(refused.code, 1);
+    assert_ne!(refused.code, 0);
     assert!(
         refused.stderr.contains("more than 8 captures at a time"),
         "{refused:?}"

@@ -80,7 +80,7 @@ mod pod {
 
     use super::{
         BucketKey, CrossChunk, Guard, Halves, HubProgram, InterfaceCounters, RuleCounters, Tables,
-        WatchKey, Watched, XlTables,
+        TapRecord, WatchKey, Watched, XlTables,
     };
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
@@ -108,4 +108,6 @@ mod pod {
     unsafe impl aya::Pod for WatchKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Watched {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TapRecord {}
 }

@@ -158,7 +158,7 @@ impl Running {
                 self.tap.detach();
                 syscall::wait_for_frames();
             }
-            while let Some(bytes) = self.tap.next() {
+            while let Some(bytes) = self.tap.take() {
                 let Some(record) = Record::parse(&bytes) else {
                     continue;
                 };
@@ -171,10 +171,11 @@ impl Running {
                 }
             }
             let now = if ends { u64::MAX } else { clock::monotonic()? };
-            for story in stories.ripe(now, &mut self.names) {
+            let missed = self.tap.missed()?;
+            for story in stories.ripe(now, missed.clone(), &mut self.names) {
                 self.writer.story(story, &mut out);
             }
-            let missed = self.tap.missed()?;
+            let missed: u64 = missed.map(|(_, missed)| missed).sum();
             if missed > lost || ends {
                 lost = missed;
                 let now = self.names.wall(clock::monotonic()?);

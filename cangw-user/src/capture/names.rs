@@ -36,6 +36,23 @@ impl Names {
         Ok(names)
     }
 
+    /// Names that are what they are, with times as they come.
+    #[cfg(test)]
+    pub fn fixed(rules: &[(u16, &str)], interfaces: &[(u32, &str)]) -> Self {
+        Self {
+            rules: rules
+                .iter()
+                .map(|&(slot, rule)| (slot, rule.to_owned()))
+                .collect(),
+            interfaces: interfaces
+                .iter()
+                .map(|&(index, name)| (index, name.to_owned()))
+                .collect(),
+            asked: Instant::now(),
+            epoch: 0,
+        }
+    }
+
     /// Sees to it that there is an interface.
     ///
     /// # Errors

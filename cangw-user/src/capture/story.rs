@@ -34,6 +34,18 @@ struct Cpu {
     missed: u64,
 }
 
+impl Cpu {
+    /// So many records were lost until now: what is open may have lost some.
+    fn misses(&mut self, missed: u64) {
+        if missed > self.missed {
+            self.missed = missed;
+            for open in &mut self.open {
+                open.has_gaps = true;
+            }
+        }
+    }
+}
+
 /// All that is open.
 #[derive(Default)]
 pub(super) struct Stories {
@@ -51,12 +63,7 @@ impl Stories {
     pub fn add(&mut self, record: Record, names: &mut Names) -> Vec<Story> {
         let mut told = Vec::new();
         let cpu = self.cpus.entry(record.cpu).or_default();
-        if record.missed > cpu.missed {
-            cpu.missed = record.missed;
-            for open in &mut cpu.open {
-                open.has_gaps = true;
-            }
-        }
+        cpu.misses(record.missed);
         match record.what {
             What::Received {
                 ifindex,
@@ -119,9 +126,19 @@ impl Stories {
     }
 
     /// What is complete at this time, because its copies would have left.
-    pub fn ripe(&mut self, now: u64, names: &mut Names) -> Vec<Story> {
+    /// `missed` has the records of each CPU that were lost until then.
+    pub fn ripe(
+        &mut self,
+        now: u64,
+        missed: impl Iterator<Item = (u32, u64)>,
+        names: &mut Names,
+    ) -> Vec<Story> {
         let mut told = Vec::new();
-        for cpu in self.cpus.values_mut() {
+        for (number, missed) in missed {
+            let Some(cpu) = self.cpus.get_mut(&number) else {
+                continue;
+            };
+            cpu.misses(missed);
             let ripe = |open: &mut Open| open.time.saturating_add(OPEN) <= now;
             told.extend(cpu.open.extract_if(.., ripe).map(|open| open.tell(names)));
         }

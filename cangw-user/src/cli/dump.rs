@@ -168,13 +168,14 @@ struct Running {
 impl Running {
     fn begin(capture: Capture) -> Result<Self> {
         let failed = |e| Error::io("wait for a signal", e);
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
         let stream = UnixStream::from(Door::open()?.capture(capture)?);
         eprintln!("cangw: capturing until it is interrupted");
         let end = UnixStream::from(stream.as_fd().try_clone_to_owned().map_err(failed)?);
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
         let handle = signals.handle();
         let waiting = thread::spawn(move || {
-            if signals.forever().next().is_some() {
+            // Until they are closed, which would not be possible if they were gone.
+            for _ in signals.forever() {
                 // What is on its way still comes.
                 let _ = end.shutdown(Shutdown::Write);
             }

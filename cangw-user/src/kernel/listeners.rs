@@ -194,7 +194,7 @@ impl Known {
             .override_global("TYPE_OFFSET", &self.type_offset, true)
             .override_global("NET_OFFSET", &self.net_offset, true);
         for (name, offset) in &self.skb {
-            loader.override_global(*name, offset, true);
+            loader.override_global(name, offset, true);
         }
     }
 }

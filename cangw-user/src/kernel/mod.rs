@@ -17,6 +17,6 @@ pub mod netlink;
 pub mod netns;
 pub mod pins;
 pub mod syscall;
-mod table;
+pub(crate) mod table;
 pub mod tap;
 pub mod terminal;

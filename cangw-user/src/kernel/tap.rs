@@ -20,10 +20,10 @@ use super::syscall;
 use crate::error::{Error, Result};
 
 /// The programs and where they are attached.
-const PROGRAMS: [(&str, &[&str]); 3] = [
-    ("cangw_received", &["netif_receive_skb"]),
-    ("cangw_left", &["net_dev_queue"]),
-    ("cangw_redirected", &["xdp_redirect", "xdp_redirect_map"]),
+const PROGRAMS: [(&str, &str); 3] = [
+    ("cangw_received", "netif_receive_skb"),
+    ("cangw_left", "net_dev_queue"),
+    ("cangw_redirected", "xdp_redirect"),
 ];
 const MISSED: &str = "TAPS_MISSED";
 
@@ -68,16 +68,14 @@ impl Tap {
         syscall::set_map(taps.fd().as_fd(), place, ring.fd().as_fd())
             .map_err(|e| Error::io("let the gateway know a capture", e))?;
         let mut programs = bpf::open_knowing(pins, Some(&known), ("TAP", &place))?;
-        for (name, tracepoints) in PROGRAMS {
+        for (name, tracepoint) in PROGRAMS {
             let program: &mut RawTracePoint = bpf::program(&mut programs, name)?;
             program
                 .load()
                 .map_err(failed(format!("load the program {name}")))?;
-            for tracepoint in tracepoints {
-                program
-                    .attach(tracepoint)
-                    .map_err(failed(format!("attach to the tracepoint {tracepoint}")))?;
-            }
+            program
+                .attach(tracepoint)
+                .map_err(failed(format!("attach to the tracepoint {tracepoint}")))?;
         }
         let ring =
             RingBuf::try_from(Map::from_map_data(ring).map_err(failed("read a ring buffer"))?)
@@ -98,7 +96,7 @@ impl Tap {
     }
 
     /// The next record with what stands behind it, if there is one.
-    pub fn next(&mut self) -> Option<impl std::ops::Deref<Target = [u8]> + '_> {
+    pub fn take(&mut self) -> Option<impl std::ops::Deref<Target = [u8]> + '_> {
         self.ring.next()
     }
 
@@ -109,14 +107,14 @@ impl Tap {
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
-    /// Records that found no room until now.
+    /// Records that found no room until now, by CPU.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn missed(&self) -> Result<u64> {
+    pub fn missed(&self) -> Result<impl Iterator<Item = (u32, u64)> + Clone> {
         let missed = self.missed.get(&self.place, 0);
         let missed = missed.map_err(failed("count what a capture misses"))?;
-        Ok(missed.iter().sum())
+        Ok((0..).zip(missed.to_vec()))
     }
 
     /// Ends: no record comes any more. What is in the ring buffer can still be read.
