@@ -79,6 +79,17 @@ impl FrameType {
         }
     }
 
+    /// The type with a number; any other is taken for CAN XL.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Classic,
+            1 => Self::Fd,
+            _ => Self::Xl,
+        }
+    }
+
     /// The type for `skb->protocol` in host order; `None` for what is not CAN.
     #[must_use]
     #[inline(always)]
@@ -183,6 +194,17 @@ impl Head {
             id: u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
             len_or_flags: b[field::LEN],
             xl_len: u16::from_ne_bytes([b[field::XL_LEN], b[field::XL_LEN + 1]]),
+        }
+    }
+
+    /// Bytes of data of a valid frame: 0 to 8, 64 or 2048. Remote requests have none.
+    #[must_use]
+    #[inline(always)]
+    pub const fn data_len(&self, kind: FrameType) -> u32 {
+        match kind {
+            FrameType::Classic if self.id & RTR_FLAG != 0 => 0,
+            FrameType::Classic | FrameType::Fd => self.len_or_flags as u32,
+            FrameType::Xl => self.xl_len as u32,
         }
     }
 

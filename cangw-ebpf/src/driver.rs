@@ -27,6 +27,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
         tables,
         layout,
         list,
+        bytes,
     } = match find(ctx, || layout_of(skb), state) {
         Ok(found) => found,
         Err(verdict) => return verdict,
@@ -53,6 +54,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
         return rest(first);
     }
     let id = &flight.original.0;
+    flight.bytes = bytes;
     flight.id = u32::from_ne_bytes([id[0], id[1], id[2], id[3]]);
     if first.flags & LIST_STAMP != 0 {
         skb.set_stamp(0);
@@ -62,7 +64,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
     } else {
         core::ptr::null_mut()
     };
-    let mut walk = Walk::new(tables, skb, shapes, list, layout.len);
+    let mut walk = Walk::new(tables, skb, shapes, list, (layout.len, bytes));
     walk.each::<Send>();
     skb.set_stamp(stamp);
     if !skb.resize(layout.prefix + layout.len)

@@ -6,7 +6,7 @@ use cangw_common::abi::{
     mark,
 };
 use cangw_common::edit::{CHECKED, DUPLICATE, Edit, GUARDED, IDENTITY};
-use cangw_common::frame::{FrameType, RTR_FLAG, XL_HEAD, field};
+use cangw_common::frame::{FrameType, Head, RTR_FLAG, XL_HEAD, field};
 use cangw_common::opaque;
 
 use crate::access::Skb;
@@ -89,7 +89,7 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Pur
     }
     if flags(edit) & CHECKED != 0 && purpose == Purpose::Tc {
         match shaped {
-            Shaped::Ready => list::add(edit.rule as u16, 1, |r| &raw mut r.sent),
+            Shaped::Ready => list::sent(edit.rule as u16, flight.bytes),
             Shaped::TooLong => list::add(edit.rule as u16, 1, |r| &raw mut r.too_long),
             Shaped::Withheld | Shaped::NoMemory => {}
         }
@@ -137,7 +137,9 @@ pub fn send_edited(
     if rule.flags & KEEP_STAMP == 0 && skb.stamp() != 0 {
         skb.set_stamp(0);
     }
-    list::count_sent(rule);
+    let head = room.original.0.first_chunk();
+    let bytes = head.map_or(0, |head| Head::from_bytes(*head).data_len(kind));
+    list::count_sent(rule, bytes);
     skb.set_mark(u32::from(rule.handle) | bits);
     TC_ACT_UNSPEC
 }

@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
 use cangw_common::abi::{
-    CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, RUN, RuleCounters,
-    TOO_LONG, Tables, UNSENT, WAITING, Withheld,
+    CHECKED, Cell, DROP, ECHO_RUN, Flight, HOP_LIMIT, MAX_CELLS, MISFIT, ORIGIN, PASS, RUN,
+    RuleCounters, TOO_LONG, Tables, UNSENT, Withheld,
 };
 
 use crate::access::Skb;
@@ -42,6 +42,8 @@ pub struct Walk<'a> {
     /// Number of the second.
     next: u32,
     len: u32,
+    /// Data bytes of the frame, for the rules' counters.
+    bytes: u32,
     /// Set by [`CheckMtu`] when a target does not carry the frame.
     pub misfit: u32,
 }
@@ -53,9 +55,15 @@ pub fn cell(tables: &Tables, index: u32) -> &Cell {
 }
 
 impl<'a> Walk<'a> {
-    /// Prepares walks over the list with number `first` for a frame of `len` bytes.
+    /// Prepares walks over the list with number `first` for a frame of `len` bytes, `bytes` of which are data.
     #[inline(always)]
-    pub fn new(tables: &'a Tables, skb: Skb, flight: *mut Flight, first: u32, len: u32) -> Self {
+    pub fn new(
+        tables: &'a Tables,
+        skb: Skb,
+        flight: *mut Flight,
+        first: u32,
+        (len, bytes): (u32, u32),
+    ) -> Self {
         Self {
             tables,
             skb,
@@ -63,6 +71,7 @@ impl<'a> Walk<'a> {
             first,
             next: 0,
             len,
+            bytes,
             misfit: 0,
         }
     }
@@ -122,11 +131,11 @@ impl Visit for Count {
     #[inline(always)]
     fn visit(walk: &mut Walk<'_>, cell: &Cell) {
         if !sends(cell) {
-            count_unsent(cell);
+            count_unsent(cell, walk.bytes);
             return;
         }
         if cell.flags & CHECKED == 0 {
-            count_sent(cell);
+            count_sent(cell, walk.bytes);
         }
         if cell.flags & RUN != 0
             // SAFETY: a value of a per-CPU map, valid until the program ends; nothing else refers to it during the walk.
@@ -139,11 +148,11 @@ impl Visit for Count {
 
 impl Visit for CountMtu {
     #[inline(always)]
-    fn visit(_: &mut Walk<'_>, cell: &Cell) {
+    fn visit(walk: &mut Walk<'_>, cell: &Cell) {
         if sends(cell) {
             count_misfit(cell);
         } else {
-            count_unsent(cell);
+            count_unsent(cell, walk.bytes);
         }
     }
 }
@@ -163,7 +172,7 @@ impl Visit for Send {
     #[inline(always)]
     fn visit(walk: &mut Walk<'_>, cell: &Cell) {
         if !sends(cell) {
-            count_unsent(cell);
+            count_unsent(cell, walk.bytes);
             return;
         }
         // SAFETY: as in `Count`.
@@ -179,7 +188,7 @@ impl Visit for Send {
             match flight::shape(walk.skb, flight, 0, u32::from(form), Purpose::Program) {
                 Shaped::Ready => {}
                 Shaped::NoMemory => {
-                    with_rule(cell, |r| &raw mut r.sent);
+                    count_sent(cell, walk.bytes);
                     count_refused(cell);
                     return;
                 }
@@ -198,7 +207,7 @@ impl Visit for Send {
             count_misfit(cell);
             return;
         }
-        with_rule(cell, |r| &raw mut r.sent);
+        count_sent(cell, walk.bytes);
         if !walk.skb.send_copy(cell.ifindex) {
             count_refused(cell);
         }
@@ -207,8 +216,19 @@ impl Visit for Send {
 
 /// Counts a frame that a rule sends.
 #[inline(always)]
-pub fn count_sent(cell: &Cell) {
-    with_rule(cell, |r| &raw mut r.sent);
+pub fn count_sent(cell: &Cell, bytes: u32) {
+    sent(cell.rule, bytes);
+}
+
+/// The same, by the slot of the rule.
+#[inline(always)]
+pub fn sent(slot: u16, bytes: u32) {
+    if let Some(rule) = maps::rule(slot) {
+        // SAFETY: as in `add`.
+        let (frames, all_bytes) = unsafe { (&raw mut (*rule).sent, &raw mut (*rule).bytes) };
+        maps::count(frames, 1);
+        maps::count(all_bytes, u64::from(bytes));
+    }
 }
 
 /// Counts a frame that the target of a rule is too small for.
@@ -227,7 +247,10 @@ fn count_refused(cell: &Cell) {
 
 /// Counts what a rule that does not send does.
 #[inline(always)]
-fn count_unsent(cell: &Cell) {
+fn count_unsent(cell: &Cell, bytes: u32) {
+    if cell.flags & UNSENT == PASS {
+        return count_sent(cell, bytes);
+    }
     add(cell.rule, u64::from(cell.extra), |r| {
         match cell.flags & UNSENT {
             HOP_LIMIT => &raw mut r.hop_limit,
@@ -235,9 +258,8 @@ fn count_unsent(cell: &Cell) {
             MISFIT => &raw mut r.mtu,
             TOO_LONG => &raw mut r.too_long,
             DROP => &raw mut r.by_rule,
-            WAITING => &raw mut r.waiting,
-            // PASS
-            _ => &raw mut r.sent,
+            // WAITING
+            _ => &raw mut r.waiting,
         }
     });
 }

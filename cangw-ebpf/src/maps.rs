@@ -7,8 +7,8 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, Progr
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{
-    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, FanOut, Flight, Guard, Halves,
-    InterfaceCounters, Reason, RuleCounters, Tables, TapRoom, WatchKey, Watched, XlTables,
+    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, FanCounters, FanOut, Flight, Guard,
+    Halves, InterfaceCounters, Reason, RuleCounters, Tables, TapRoom, WatchKey, Watched, XlTables,
 };
 use cangw_common::classify::{ListId, Lookup};
 use cangw_common::edit::Edit;
@@ -71,7 +71,7 @@ static CAN_GW: Array<u64, 1, MMAPABLE> = Array::new();
 static FAN_TARGETS: ArrayOfMaps<DevMap<1>, AUX> = ArrayOfMaps::new();
 /// How many frames did, by the same index.
 #[btf_map]
-static FAN_COUNTS: PerCpuArray<u64, AUX> = PerCpuArray::new();
+static FAN_COUNTS: PerCpuArray<FanCounters, AUX> = PerCpuArray::new();
 #[btf_map]
 static FAN_OUT: Array<FanOut, 1, MMAPABLE> = Array::new();
 /// The numbers of the XDP programs of this network namespace.
@@ -371,15 +371,19 @@ impl FanOutOf {
 
     /// Gives the frame to all targets, and counts it; false when they are not there.
     #[inline(always)]
-    pub fn redirect(&self) -> bool {
+    pub fn redirect(&self, bytes: u32) -> bool {
         let Some(targets) = FAN_TARGETS.get(self.aux) else {
             return false;
         };
         if targets.redirect(NOWHERE, BROADCAST).is_err() {
             return false;
         }
-        if let Some(frames) = FAN_COUNTS.get_ptr_mut(self.aux) {
+        if let Some(counters) = FAN_COUNTS.get_ptr_mut(self.aux) {
+            // SAFETY: as in `count_reason`.
+            let (frames, all_bytes) =
+                unsafe { (&raw mut (*counters).frames, &raw mut (*counters).bytes) };
             count(frames, 1);
+            count(all_bytes, u64::from(bytes));
         }
         true
     }

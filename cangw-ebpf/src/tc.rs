@@ -26,6 +26,8 @@ pub struct Found {
     pub layout: Layout,
     /// Number of the list.
     pub list: u32,
+    /// Data bytes of the frame.
+    pub bytes: u32,
 }
 
 /// Where a frame lies in the buffer; `None` when there is none, or not a whole one.
@@ -88,6 +90,7 @@ pub fn find(
                 tables,
                 layout,
                 list,
+                bytes: head.data_len(layout.kind),
             })
         }
         Err(_) => malformed(),
@@ -169,13 +172,13 @@ fn forward(skb: Skb, found: &Found) -> i32 {
             return TC_ACT_OK;
         }
         if skb.stamp() == 0 || first.flags & LIST_STAMP == 0 {
-            list::count_sent(first);
+            list::count_sent(first, found.bytes);
             return hand_over(skb, found, first);
         }
         // Or only loses its time stamp.
         if Audience::of(found.slot, found.tables) != Audience::Some {
             skb.set_stamp(0);
-            list::count_sent(first);
+            list::count_sent(first, found.bytes);
             return hand_over(skb, found, first);
         }
     }
@@ -199,8 +202,15 @@ fn forward(skb: Skb, found: &Found) -> i32 {
         return forward_other(skb.0, found.slot, found.tables, found.list, kind);
     }
     // A classic frame whose copies look like it.
-    let (tables, len) = (found.tables, found.layout.len);
-    Walk::new(tables, skb, core::ptr::null_mut(), found.list, len).each::<Count>();
+    let lengths = (found.layout.len, found.bytes);
+    Walk::new(
+        found.tables,
+        skb,
+        core::ptr::null_mut(),
+        found.list,
+        lengths,
+    )
+    .each::<Count>();
     if first.handle == 0 {
         return TC_ACT_OK;
     }
@@ -316,7 +326,10 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
     let loses_stamp = stamp != 0 && first.flags & LIST_STAMP != 0;
     let forms = first.flags & LIST_FORMS != 0;
     let restores = loses_stamp && local == LOCAL;
-    let mut walk = Walk::new(tables, skb, core::ptr::null_mut(), list, skb.len());
+    let frame_type = FrameType::from_number(kind);
+    let bytes = skb.head(0).map_or(0, |head| head.data_len(frame_type));
+    let lengths = (skb.len(), bytes);
+    let mut walk = Walk::new(tables, skb, core::ptr::null_mut(), list, lengths);
     if kind != FrameType::Classic as u32 {
         // An MTU can only shrink while its interface is down, so this fails only between such a change
         // and the next call of `cangw`, which takes the target out of the list.
@@ -334,6 +347,7 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
         room.begin(slot, tables.head.aux, stamp, kind);
         room.mark = handle;
         room.local = local;
+        room.bytes = bytes;
         if forms {
             let Some(head) = skb.head(0) else {
                 maps::count_reason(slot, Reason::Malformed);

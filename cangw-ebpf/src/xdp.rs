@@ -6,7 +6,7 @@ use aya_ebpf::programs::{TracePointContext, XdpContext};
 use aya_log_ebpf::debug;
 use cangw_common::abi::{self, Cell, MAX_CELLS, Reason, TC_BEHIND, Tables, VIRTUAL};
 use cangw_common::classify::{IdClass, NO_RULE, classify, id_class};
-use cangw_common::frame::{CLASSIC_LEN, FrameType, Layout, layout_by_length};
+use cangw_common::frame::{CLASSIC_LEN, FrameType, Head, Layout, layout_by_length};
 
 use crate::access::Packet;
 use crate::maps::{self, Aux, LastRedirect};
@@ -24,10 +24,9 @@ pub fn receive(ctx: &XdpContext) -> u32 {
     let packet = Packet(ctx.ctx);
     let ifindex = packet.ifindex();
     if let Some(fan_out) = maps::fan_out(ifindex) {
-        return if is_fanned_out(packet) && fan_out.is_armed() && fan_out.redirect() {
-            XDP_REDIRECT
-        } else {
-            XDP_PASS
+        return match fanned_out(packet) {
+            Some(bytes) if fan_out.is_armed() && fan_out.redirect(bytes) => XDP_REDIRECT,
+            _ => XDP_PASS,
         };
     }
     let Some((slot, tables)) = maps::tables(ifindex) else {
@@ -37,19 +36,20 @@ pub fn receive(ctx: &XdpContext) -> u32 {
     if tables.head.flags & abi::XDP_REDIRECT == 0 {
         return XDP_PASS;
     }
-    let Some((layout, id)) = frame(packet, tables) else {
+    let Some((layout, head)) = frame(packet, tables) else {
         return leave(slot, tables, Reason::Malformed);
     };
     // Userspace does not give an interface to this engine when a rule asks for fields of CAN XL frames.
-    match classify(tables, &Aux, layout.kind, id, || None) {
+    match classify(tables, &Aux, layout.kind, head.id, || None) {
         Ok(NO_RULE) => leave(slot, tables, Reason::Unmatched),
         Ok(list) => {
             if maps::debug() {
-                debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
+                debug!(ctx, "if {} id {:x} list {}", ifindex, head.id, list);
             }
             // Every list has one rule.
             let cell = &tables.cells[list as usize & (MAX_CELLS - 1)];
-            redirect(packet, (slot, tables), ifindex, layout, cell)
+            let bytes = head.data_len(layout.kind);
+            redirect(packet, (slot, tables), ifindex, (layout, bytes), cell)
         }
         Err(_) => leave(slot, tables, Reason::Malformed),
     }
@@ -64,31 +64,31 @@ fn leave(slot: u32, tables: &Tables, reason: Reason) -> u32 {
     XDP_PASS
 }
 
-/// Where the frame lies, and its identifier.
+/// Where the frame lies, and its head.
 #[inline(always)]
-fn frame(packet: Packet, tables: &Tables) -> Option<(Layout, u32)> {
+fn frame(packet: Packet, tables: &Tables) -> Option<(Layout, Head)> {
     let first = packet.head(0)?;
     let is_virtual = tables.head.flags & VIRTUAL != 0;
     let layout = layout_by_length(packet.len(), first.len_or_flags, first.xl_len, is_virtual)?;
     let head = packet.head(layout.prefix)?;
-    head.is_valid(layout).then_some((layout, head.id))
+    head.is_valid(layout).then_some((layout, head))
 }
 
-/// Whether a frame is one of those that all go to the same targets: classic ones with an identifier that a bus can carry. Others are
+/// Data bytes of a frame that is one of those that all go to the same targets: classic ones with an identifier that a bus can carry. Others are
 /// served and counted by tc.
 #[inline(always)]
-fn is_fanned_out(packet: Packet) -> bool {
+fn fanned_out(packet: Packet) -> Option<u32> {
     if packet.len() != CLASSIC_LEN {
-        return false;
+        return None;
     }
     // A short CAN XL frame has no length that would be valid in a classic one.
-    packet.head(0).is_some_and(|head| {
-        head.is_valid(Layout::CLASSIC)
-            && matches!(
-                id_class(FrameType::Classic, head.id),
-                IdClass::Standard | IdClass::Extended
-            )
-    })
+    let head = packet.head(0)?;
+    let is_one = head.is_valid(Layout::CLASSIC)
+        && matches!(
+            id_class(FrameType::Classic, head.id),
+            IdClass::Standard | IdClass::Extended
+        );
+    is_one.then_some(head.data_len(FrameType::Classic))
 }
 
 #[inline(always)]
@@ -96,7 +96,7 @@ fn redirect(
     packet: Packet,
     (slot, tables): (u32, &Tables),
     ifindex: u32,
-    layout: Layout,
+    (layout, bytes): (Layout, u32),
     cell: &Cell,
 ) -> u32 {
     let Some(rule) = maps::rule(cell.rule) else {
@@ -117,6 +117,8 @@ fn redirect(
     }
     // SAFETY: see above.
     maps::count(unsafe { &raw mut (*rule).sent }, 1);
+    // SAFETY: see above.
+    maps::count(unsafe { &raw mut (*rule).bytes }, u64::from(bytes));
     maps::remember(LastRedirect {
         source: ifindex,
         target: cell.ifindex,

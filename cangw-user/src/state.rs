@@ -122,6 +122,8 @@ pub struct Entry {
     pub refused: u64,
     /// Frames that XDP gave to all targets at once, by tables that are gone.
     pub fanned_out: u64,
+    /// Their data bytes.
+    pub fanned_out_bytes: u64,
     /// The topology whose route it is; empty for a rule that was added by itself.
     pub topology: String,
 }
@@ -137,6 +139,7 @@ impl Entry {
             target,
             refused: 0,
             fanned_out: 0,
+            fanned_out_bytes: 0,
             topology: String::new(),
         }
     }
@@ -327,6 +330,7 @@ mod tests {
             target: 5,
             refused: u64::MAX,
             fanned_out: 1,
+            fanned_out_bytes: 2,
             topology: "car".into(),
         };
         let state = State {

@@ -1,11 +1,16 @@
 //! Interfaces whose forwarded frames are kept from local sockets, through tc and through XDP.
 
+use std::time::{Duration, Instant};
+
 use cangw_tests::frame::{BRS, EFF, Frame};
 use cangw_tests::kernel;
 use cangw_tests::lab::{Lab, Link};
+use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Cangw, json};
 
+/// After this time, what has not happened never will.
+const PATIENCE: Duration = Duration::from_secs(20);
 const LINKS: [Link; 4] = [
     Link::Vxcan("x0"),
     Link::Vxcan("x1"),
@@ -28,6 +33,82 @@ fn fd_frames() -> Vec<Frame> {
         Frame::fd(0x123, 0, &[]),
         Frame::fd(EFF | 0x1234_5678, BRS, &[0xA5; 64]),
     ]
+}
+
+/// Data bytes are counted whichever way a frame goes: as many as it came with, those of remote requests not.
+#[test]
+fn bytes_are_counted_on_every_way() {
+    for (rules, kind) in [
+        (&["-s x0 -d x1"][..], "classic"),
+        (&["-s x0 -d x1 --exclusive --engine tc"], "classic"),
+        (&["-s x0 -d x1 --exclusive --engine xdp"], "classic"),
+        (&["-s x0 -d x1 -m SET:L:000.3.0000000000000000"], "classic"),
+        (&["-s x0 -d x1 --rate 10000/s"], "classic"),
+        (&["-s x0 -d x1", "-s x0 -d x2"], "classic"),
+        (
+            &["-s x0 -d x1 -m SET:L:000.3.0000000000000000", "-s x0 -d x2"],
+            "classic",
+        ),
+        (
+            &[
+                "-s x0 -d x1 --exclusive --engine xdp",
+                "-s x0 -d x2 --exclusive --engine xdp",
+            ],
+            "classic",
+        ),
+        (&["-s x0 --pass"], "classic"),
+        (&["-s x0 -d x1 -X"], "fd"),
+        (&["-s x0 -d x1 -X --rate 10000/s"], "fd"),
+        (&["-s x0 -d x1 --xl"], "xl"),
+        (&["-s x0 -d x1 --xl --rate 10000/s"], "xl"),
+    ] {
+        // Older kernels have no CAN XL.
+        if kind == "xl" && kernel::version() < (6, 2) {
+            continue;
+        }
+        let namespace = Namespace::new("bytes");
+        let mtu = if kind == "xl" { 2060 } else { 72 };
+        for name in ["x0", "x1", "x2"] {
+            namespace.ip(&format!("link add {name} type vxcan peer name {name}p"));
+            for name in [name, &format!("{name}p")] {
+                namespace.ip(&format!("link set {name} mtu {mtu} up"));
+            }
+        }
+        let frames = match kind {
+            "classic" => [
+                Frame::classic(0x123, &[1, 2, 3, 4, 5]),
+                Frame::remote(0x124, 8),
+            ],
+            "fd" => [Frame::fd(0x123, 0, &[1; 4]), Frame::fd(0x124, BRS, &[1])],
+            _ => [
+                Frame::xl(0x123, 0, 0, &[1; 4]),
+                Frame::xl(0x124, 0, 0, &[1]),
+            ],
+        };
+        for rule in rules {
+            Cangw::Ours.must(&namespace, &format!("rule add {rule}"));
+        }
+        let sender = CanSocket::open(&namespace, "x0p").deaf();
+        for frame in &frames {
+            sender.send(frame);
+        }
+        let begin = Instant::now();
+        loop {
+            let report = json(&namespace, "rule list --json");
+            let mut report = report.as_array().expect("rules").iter();
+            if report.all(|rule| rule["handled"] == 2 && rule["bytes"] == 5) {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{rules:?}: {report:?}");
+        }
+        // Tables that go take nothing with them.
+        Cangw::Ours.must(&namespace, "interface set x0 engine tc");
+        let report = json(&namespace, "rule list --json");
+        let bytes = |rule: &serde_json::Value| rule["bytes"].as_u64();
+        let all: Option<u64> = report.as_array().expect("rules").iter().map(bytes).sum();
+        assert_eq!(all, Some(5 * rules.len() as u64), "{rules:?}");
+        Cangw::Ours.must(&namespace, "-F");
+    }
 }
 
 fn engine_of(lab: &Lab, interface: &str) -> String {

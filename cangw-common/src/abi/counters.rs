@@ -20,6 +20,18 @@ pub struct RuleCounters {
     pub by_rule: u64,
     /// Not forwarded, the target is not there.
     pub waiting: u64,
+    /// Data bytes of the frames of `sent`, as they came.
+    pub bytes: u64,
+}
+
+/// What XDP gave to all targets of an interface at once, for one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FanCounters {
+    /// Frames.
+    pub frames: u64,
+    /// Their data bytes.
+    pub bytes: u64,
 }
 
 /// What became of frames that no rule counts, counted for each interface.

@@ -53,6 +53,10 @@ pub struct Flight {
     pub damaged: u32,
     /// What it was.
     pub undamaged: u32,
+    /// Data bytes of the frame as it came.
+    pub bytes: u32,
+    /// 0.
+    pub reserved: u32,
     /// The forms of the runs to come.
     pub queue: [u16; QUEUE],
 }

@@ -60,9 +60,9 @@ const _: () = {
     assert!(size_of::<Halves>() == 4 * HALF_KEYS);
     assert!(size_of::<CrossChunk>() == 64);
     assert!(MAX_RULES <= 1 << 16);
-    assert!(size_of::<RuleCounters>() == 64);
+    assert!(size_of::<RuleCounters>() == 72 && size_of::<FanCounters>() == 16);
     assert!(size_of::<InterfaceCounters>() == 64);
-    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 16 + 2 * QUEUE);
+    assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 18 + 2 * QUEUE);
     assert!(size_of::<HubProgram>() == 32);
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
@@ -79,8 +79,8 @@ mod pod {
     use crate::edit::Edit;
 
     use super::{
-        BucketKey, CrossChunk, Guard, Halves, HubProgram, InterfaceCounters, RuleCounters, Tables,
-        TapRecord, WatchKey, Watched, XlTables,
+        BucketKey, CrossChunk, FanCounters, Guard, Halves, HubProgram, InterfaceCounters,
+        RuleCounters, Tables, TapRecord, WatchKey, Watched, XlTables,
     };
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
@@ -94,6 +94,8 @@ mod pod {
     unsafe impl aya::Pod for CrossChunk {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RuleCounters {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for FanCounters {}
     // SAFETY: as above.
     unsafe impl aya::Pod for InterfaceCounters {}
     // SAFETY: as above.

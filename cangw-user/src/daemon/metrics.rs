@@ -120,8 +120,10 @@ impl Scrape {
     fn rules(&self, writer: &mut Writer<'_>) -> fmt::Result {
         // Rules can be the same; a set of labels may come only once.
         let mut rules: BTreeMap<(String, &str), BTreeMap<&'static str, u64>> = BTreeMap::new();
+        let mut bytes: BTreeMap<(String, &str), u64> = BTreeMap::new();
         for rule in &self.top.report.rules {
             let key = (rule.rule.to_string(), rule.topology.as_str());
+            *bytes.entry(key.clone()).or_default() += rule.bytes;
             let sums = rules.entry(key).or_default();
             for (result, frames) in results(rule) {
                 *sums.entry(result).or_default() += frames;
@@ -140,6 +142,15 @@ impl Scrape {
         writer.counters(
             "rule_frames",
             "Frames by rule, and what became of them",
+            samples,
+        )?;
+        let samples = bytes.iter().map(|((rule, topology), bytes)| {
+            let labels = vec![("rule", rule.as_str()), ("topology", *topology)];
+            (labels, *bytes)
+        });
+        writer.counters(
+            "rule_bytes",
+            "Data bytes of the frames that a rule gave to its target, as they came",
             samples,
         )?;
         let waiting = self.top.report.rules.iter();

@@ -47,10 +47,11 @@ pub(super) fn keep_fanned_out(maps: &Maps, state: &mut State, live: &Live) -> Re
     if live.fan_out.is_empty() {
         return Ok(());
     }
-    let frames = maps.fan_count(live.aux())?;
+    let counted = maps.fan_count(live.aux())?;
     for entry in &mut state.rules {
         if live.fan_out.contains(&entry.slot) {
-            entry.fanned_out += frames;
+            entry.fanned_out += counted.frames;
+            entry.fanned_out_bytes += counted.bytes;
         }
     }
     Ok(())

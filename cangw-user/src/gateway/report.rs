@@ -1,6 +1,6 @@
 //! Rules and counters, for people and for programs.
 
-use cangw_common::abi::{Guard, Reason};
+use cangw_common::abi::{FanCounters, Guard, Reason};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +28,9 @@ pub struct RuleReport {
     pub waiting_for: Option<String>,
     /// Frames that the target took.
     pub handled: u64,
+    /// Data bytes of the frames that were given to the target, as they came; also of those that it then refused.
+    #[serde(default)]
+    pub bytes: u64,
     /// Frames that were not sent or not taken: all `dropped_…` together.
     pub dropped: u64,
     /// Frames that went no further by rule: `deleted_hop_limit` and `deleted_too_long` together.
@@ -106,7 +109,7 @@ impl Gateway {
             (None, None)
         };
         let mut refused: HashMap<u32, u64> = HashMap::new();
-        let mut fanned_out: HashMap<u32, u64> = HashMap::new();
+        let mut fanned_out: HashMap<u32, FanCounters> = HashMap::new();
         let mut interfaces = Vec::new();
         for (name, interface) in &self.state.interfaces {
             let live = interface
@@ -122,8 +125,8 @@ impl Gateway {
                     reasons.insert(reason.name().into(), counters.0[reason as usize]);
                 }
                 if !live.fan_out.is_empty() {
-                    let frames = maps.fan_count(live.aux())?;
-                    fanned_out.extend(live.fan_out.iter().map(|slot| (*slot, frames)));
+                    let counted = maps.fan_count(live.aux())?;
+                    fanned_out.extend(live.fan_out.iter().map(|slot| (*slot, counted)));
                 }
                 for list in filter::installed(&self.netlink, live.ifindex)? {
                     for (rule, n) in list.refused {
@@ -178,12 +181,15 @@ impl Gateway {
             };
             let dropped_refused =
                 counters.refused + entry.refused + refused.get(&entry.slot).copied().unwrap_or(0);
-            let fanned_out = entry.fanned_out + fanned_out.get(&entry.slot).copied().unwrap_or(0);
+            let fanned_out = fanned_out.get(&entry.slot).copied().unwrap_or_default();
             rules.push(RuleReport {
                 rule,
                 topology: entry.topology.clone(),
                 waiting_for,
-                handled: fanned_out + counters.sent.saturating_sub(dropped_refused),
+                handled: entry.fanned_out
+                    + fanned_out.frames
+                    + counters.sent.saturating_sub(dropped_refused),
+                bytes: entry.fanned_out_bytes + fanned_out.bytes + counters.bytes,
                 dropped: dropped_refused
                     + counters.mtu
                     + counters.waiting

@@ -10,8 +10,8 @@ use aya::maps::{ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, 
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_RINGBUF};
 use cangw_common::abi::{
-    self, BucketKey, Cell, CrossChunk, Guard, Halves, InterfaceCounters, RuleCounters, Tables,
-    WatchKey, Watched, XlTables,
+    self, BucketKey, Cell, CrossChunk, FanCounters, Guard, Halves, InterfaceCounters, RuleCounters,
+    Tables, WatchKey, Watched, XlTables,
 };
 use cangw_common::edit::Edit;
 
@@ -53,7 +53,7 @@ pub struct Maps {
     rules_fd: MapData,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
     fan_targets: ArrayOfMaps<MapData, DevMap<MapData>>,
-    fan_counts: PerCpuArray<MapData, u64>,
+    fan_counts: PerCpuArray<MapData, FanCounters>,
 }
 
 fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
@@ -66,6 +66,7 @@ fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
         too_long: sum.too_long + value.too_long,
         by_rule: sum.by_rule + value.by_rule,
         waiting: sum.waiting + value.waiting,
+        bytes: sum.bytes + value.bytes,
     }
 }
 
@@ -333,14 +334,17 @@ impl Maps {
             .map_err(failed("install a map of targets"))
     }
 
-    /// How many frames XDP gave to all targets by these auxiliary tables.
+    /// What XDP gave to all targets by these auxiliary tables.
     ///
     /// # Errors
     /// When the map cannot be read.
-    pub fn fan_count(&self, aux: u32) -> Result<u64> {
+    pub fn fan_count(&self, aux: u32) -> Result<FanCounters> {
         let values = self.fan_counts.get(&aux, 0);
         let values = values.map_err(failed("read a counter"))?;
-        Ok(values.iter().sum())
+        Ok(FanCounters {
+            frames: values.iter().map(|count| count.frames).sum(),
+            bytes: values.iter().map(|count| count.bytes).sum(),
+        })
     }
 
     /// Sets the counters of a rule to zero.

@@ -79,6 +79,9 @@ fn metrics_are_the_counters() {
                 let found = value("cangw_rule_frames", &labels);
                 assert_eq!(Value::from(found), rule[result], "{labels:?}");
             }
+            let labels = [("rule", text.trim_end()), ("topology", "car")];
+            let found = value("cangw_rule_bytes", &labels);
+            assert_eq!(Value::from(found), rule["bytes"], "{labels:?}");
         }
         for interface in stats["interfaces"].as_array().expect("interfaces") {
             let name = interface["name"].as_str().expect("a name");

@@ -117,6 +117,7 @@ fn lost_on(report: &Report, name: &str) -> u64 {
 fn counters(rule: &RuleReport) -> Vec<(&'static str, u64)> {
     vec![
         ("handled", rule.handled),
+        ("data bytes given to the target", rule.bytes),
         ("duplicated", rule.duplicated),
         ("corrupted", rule.corrupted),
         ("dropped: refused", rule.dropped_refused),
