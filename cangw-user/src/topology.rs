@@ -101,7 +101,7 @@ impl Topology {
     }
 
     /// The interfaces of the gateway that are on a bus: the real device, and the port of the virtual bus that has the ECUs.
-    fn interfaces<'a>(&'a self, bus: &'a str) -> Vec<&'a str> {
+    pub(crate) fn interfaces<'a>(&'a self, bus: &'a str) -> Vec<&'a str> {
         let device = self.buses.get(bus).and_then(|bus| bus.device.as_ref());
         let device = device.map(|device| device.interface.as_str());
         let port = self.is_hub(bus).then_some(bus);

@@ -241,7 +241,7 @@ pub enum Command {
         /// Identifiers, ranges and filters as candump has them, separated by commas, as in 123,200-2FF,18FEF100,400:7F0; all frames without
         #[arg(value_name = "FILTER", default_value = "", hide_default_value = true)]
         filter: Filter,
-        /// Frames of this bus of a topology, or of this interface
+        /// Frames of this bus of a topology, or of this interface. A bus that is a real device is known by its own name where cangwd runs
         #[arg(short = 'b', long, value_name = "BUS", allow_hyphen_values = true)]
         bus: Vec<String>,
         /// Write a file: pcapng, which Wireshark opens, or a log when its name ends with .log

@@ -1,6 +1,6 @@
 //! What should be, and one pass over what is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -72,6 +72,8 @@ const RULES: &str = "";
 pub struct Outcome {
     /// The topologies that are to be up.
     pub topologies: Vec<String>,
+    /// The gateway's interfaces on each of their buses.
+    pub buses: BTreeMap<String, Vec<String>>,
     /// The rules of the gateway, routes of topologies among them.
     pub rules: usize,
     /// Of these: they wait for an interface.
@@ -199,11 +201,23 @@ impl Keeper {
         NetNs::current().into_iter().chain(buses).collect()
     }
 
+    fn buses(&self) -> BTreeMap<String, Vec<String>> {
+        let mut buses: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for topology in &self.topologies {
+            for bus in topology.buses.keys() {
+                let interfaces = topology.interfaces(bus).into_iter().map(str::to_owned);
+                buses.entry(bus.clone()).or_default().extend(interfaces);
+            }
+        }
+        buses
+    }
+
     /// Makes everything as it should be, as far as possible. What failed is left alone for a while: an attempt that is undone changes interfaces, too, and
     /// would lead to the next one at once.
     pub fn keep(&mut self) -> Outcome {
         let mut outcome = Outcome {
             topologies: self.topologies.iter().map(|t| t.name.clone()).collect(),
+            buses: self.buses(),
             ..Outcome::default()
         };
         if let Err(e) = self.keep_topologies(&mut outcome) {

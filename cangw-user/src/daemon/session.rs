@@ -155,7 +155,10 @@ impl<'a> Session<'a> {
                 Ok((value(&Empty {})?, Some(socket)))
             }
             Capture::ID => {
-                let capture: Capture = request.call()?;
+                let mut capture: Capture = request.call()?;
+                let buses = self.control.shared.outcome().buses;
+                let on = |name: String| buses.get(&name).cloned().unwrap_or_else(|| vec![name]);
+                capture.interfaces = capture.interfaces.into_iter().flat_map(on).collect();
                 let socket = self.work(move || capture.begin()).await?;
                 Ok((value(&Empty {})?, Some(socket)))
             }

@@ -130,3 +130,30 @@ fn a_killed_daemon_leaves_no_capture() {
     );
     let _ = std::fs::remove_file(socket);
 }
+
+/// The name of a bus that is a device stands for it.
+#[test]
+fn a_bus_is_captured_by_its_name() {
+    let gateway = Namespace::new("api");
+    gateway.ip("link add dev9 type vcan\nlink set dev9 up");
+    let topology = "version = 1\nname = \"car\"\n[bus.left]\n[bus.right]\ndevice = \"dev9\"\n\
+        [ecu.engine]\ninterfaces = { can0 = \"left\" }\n[[route]]\nfrom = \"right\"\nto = \"left\"\n";
+    let served = Served::new(&gateway, topology);
+    let wanted = Capture {
+        interfaces: vec!["right".into()],
+        ..Capture::default()
+    };
+    let mut client = Client::connect(&served.socket).expect("a daemon");
+    let stream = client.capture(&wanted).expect("a capture");
+    CanSocket::open(&gateway, "dev9").send(&Frame::classic(0x123, &[1]));
+    thread::sleep(Duration::from_millis(300));
+    let (lines, _) = end(stream.into());
+    let verdicts: Vec<(&str, Verdict)> = lines
+        .iter()
+        .map(|line| (line.interface.as_str(), line.verdict))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [("dev9", Verdict::Local), ("dev9", Verdict::Forwarded)]
+    );
+}
