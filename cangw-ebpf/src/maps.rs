@@ -404,8 +404,8 @@ pub fn count_closing() -> bool {
 /// Room for a record that does not fit on the stack.
 #[inline(always)]
 pub fn tap_room() -> Option<&'static mut TapRoom> {
-    // SAFETY: a value of a per-CPU map, valid until the program ends. Only the programs at tracepoints take it, which do not interrupt each
-    // other: all run in softirqs, or with them off.
+    // SAFETY: a value of a per-CPU map, valid until the program ends. The programs that take it do not interrupt each other: all run in
+    // softirqs, or with them off.
     TAP_ROOM.get_ptr_mut(0).map(|room| unsafe { &mut *room })
 }
 

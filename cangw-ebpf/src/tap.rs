@@ -101,29 +101,35 @@ impl Seen {
     /// Adds the frame's bytes, and tells it.
     #[inline(always)]
     fn tell(&self, room: &mut TapRoom) {
-        let at = (opaque(u64::from(room.record.cells)) as usize & (2 * MAX_LIST as usize - 1))
-            * size_of::<TapCell>();
-        if at > MAX_LIST as usize * size_of::<TapCell>() {
-            return;
-        }
-        let len = opaque(u64::from(self.len)) as u32 & 0xFFF;
-        if self.len > TAP_FRAME as u32 || len > TAP_FRAME as u32 {
-            return;
-        }
+        let cells = at_most(room.record.cells, MAX_LIST);
+        let at = cells as usize * size_of::<TapCell>();
+        // No frame is longer.
+        let len = at_most(self.len, TAP_FRAME as u32);
         let to = room.body.as_mut_ptr().wrapping_add(at);
         // SAFETY: there is room for the longest frame behind the most cells; the helper checks the source.
         let copied = unsafe { probe_read(to.cast(), len, self.data as *const c_void) };
-        if copied == 0 {
-            room.record.len = len;
-            tell(&raw mut *room, at as u32 + len);
-        }
+        room.record.len = if copied == 0 { len } else { 0 };
+        tell(&raw mut *room, at as u32 + room.record.len);
     }
 }
 
-/// Puts a record that stands in its room into the ring buffer.
+/// A number that is at most another, so that the verifier sees it.
+#[inline(always)]
+fn at_most(number: u32, limit: u32) -> u32 {
+    let number = opaque(u64::from(number)) as u32;
+    if number > limit { limit } else { number }
+}
+
+/// Puts a record that stands in its room into this program's ring buffer.
 #[inline(always)]
 fn tell(room: *mut TapRoom, body: u32) {
-    let Some((ring, missed)) = maps::tap(TAP.load()) else {
+    tell_one(TAP.load(), room, body);
+}
+
+/// Puts a record that stands in its room, with so many bytes behind it, into the ring buffer of a capture, if there is one.
+#[inline(always)]
+fn tell_one(place: u32, room: *mut TapRoom, body: u32) {
+    let Some((ring, missed)) = maps::tap(place) else {
         return;
     };
     // SAFETY: `room` is the per-CPU value, which nobody else uses now, and `body` bytes of its body are filled.
@@ -294,36 +300,22 @@ pub fn redirected(ctx: &RawTracePointContext) {
     tell(room, 0);
 }
 
-/// Tells all captures that a rule does not send its copy of the frame that came last on this CPU. A function of its own, so that its variables cost
-/// the others nothing.
+/// Tells all captures that a rule does not send its copy of the frame that came last on this CPU. A function of its own, and without variables, so that
+/// it costs the others nothing: their stack is short.
 #[inline(never)]
 pub fn withheld(rule: u32, why: Withheld) {
+    let Some(room) = maps::tap_room() else {
+        return;
+    };
+    room.record = TapRecord {
+        what: WITHHELD,
+        status: why as u32,
+        rule,
+        ..TapRecord::default()
+    };
     let mut place = 0;
     while place < TAPS {
-        if let Some((ring, missed)) = maps::tap(place) {
-            let mut record = TapRecord {
-                time: access::now(),
-                missed: access::load(missed),
-                what: WITHHELD,
-                // SAFETY: the helper takes nothing.
-                cpu: unsafe { bpf_get_smp_processor_id() },
-                status: why as u32,
-                rule,
-                ..TapRecord::default()
-            };
-            // SAFETY: the record lives for the call.
-            let told = unsafe {
-                bpf_ringbuf_output(
-                    ring,
-                    (&raw mut record).cast(),
-                    size_of::<TapRecord>() as u64,
-                    0,
-                )
-            };
-            if told != 0 {
-                maps::count(missed, 1);
-            }
-        }
+        tell_one(place, room, 0);
         place += 1;
     }
 }

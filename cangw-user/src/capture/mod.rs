@@ -37,6 +37,8 @@ use story::{Stories, Story};
 const RING: u8 = 16;
 /// The most that can be asked for.
 const LARGEST_RING: u8 = 64;
+/// So many events are taken before it is looked whether the reader wants no more.
+const AT_ONCE: usize = 1024;
 /// So much is written at a time.
 const WRITE: usize = 64 << 10;
 /// How often it is looked whether the copies of a frame have left, in milliseconds, and whether something was lost.
@@ -158,7 +160,14 @@ impl Running {
                 self.tap.detach();
                 syscall::wait_for_frames();
             }
-            while let Some(bytes) = self.tap.take() {
+            // Not until there are no more, which may never be.
+            let at_once = if ends { usize::MAX } else { AT_ONCE };
+            let mut drained = false;
+            for _ in 0..at_once {
+                let Some(bytes) = self.tap.take() else {
+                    drained = true;
+                    break;
+                };
                 let Some(record) = Record::parse(&bytes) else {
                     continue;
                 };
@@ -170,10 +179,13 @@ impl Running {
                     write(&mut self.stream, &mut out)?;
                 }
             }
-            let now = if ends { u64::MAX } else { clock::monotonic()? };
             let missed = self.tap.missed()?;
-            for story in stories.ripe(now, missed.clone(), &mut self.names) {
-                self.writer.story(story, &mut out);
+            // What is still in the ring buffer may say what became of them.
+            if drained {
+                let now = if ends { u64::MAX } else { clock::monotonic()? };
+                for story in stories.ripe(now, missed.clone(), &mut self.names) {
+                    self.writer.story(story, &mut out);
+                }
             }
             let missed: u64 = missed.map(|(_, missed)| missed).sum();
             if missed > lost || ends {
