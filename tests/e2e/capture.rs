@@ -8,7 +8,6 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cangw_tests::backlog::Backlog;
 use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::namespace::Namespace;
@@ -338,7 +337,6 @@ fn what_finds_no_room_is_counted_exactly() {
     const FRAMES: u32 = 12_000;
     /// A frame leaves by one end of a pair, comes to the other, and so again behind the gateway.
     const EVENTS: u64 = 4;
-    let _backlog = Backlog::raise();
     let lab = Lab::new("capture", &LINKS);
     let namespace = &lab.namespace;
     Cangw::Ours.must(namespace, "-A -s x0 -d x1");

@@ -4,8 +4,6 @@ use cangw_tests::frame::Frame;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::tool::{Cangw, json};
 
-use cangw_tests::backlog::Backlog;
-
 const LINKS: [Link; 4] = [
     Link::Vxcan("x0"),
     Link::Vxcan("x1"),
@@ -67,7 +65,6 @@ fn compare(numbers: std::ops::Range<u32>, arrived: &[Frame]) -> (Vec<u32>, u32) 
 
 #[test]
 fn shares_hold() {
-    let _backlog = Backlog::raise();
     let mut lab = Lab::new("faults", &LINKS);
     for options in [
         "-d x1 --drop 1%",

@@ -3,7 +3,6 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cangw_tests::backlog::Backlog;
 use cangw_tests::frame::{EFF, Frame};
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::recording;
@@ -17,7 +16,6 @@ fn a_flood_passes_at_the_rate() {
     const FRAMES: u32 = 100_000;
     const TIME: Duration = Duration::from_secs(10);
     const RATE: f64 = 100.0;
-    let _backlog = Backlog::raise();
     let mut lab = Lab::new("rate", &LINKS);
     Cangw::Ours.must(
         &lab.namespace,

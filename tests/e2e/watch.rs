@@ -93,7 +93,6 @@ fn identifiers_are_recorded_as_they_come() {
 #[test]
 fn what_finds_no_room_is_counted() {
     const ROOM: u32 = 16_384;
-    let _backlog = cangw_tests::backlog::Backlog::raise();
     let mut lab = Lab::new("watch-full", &LINKS);
     Cangw::Ours.must(&lab.namespace, "rule add -s x0 -d x1 --watch --exclusive");
     for id in 0..ROOM + 100 {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use crate::backlog::Backlog;
 use crate::frame::{EFF, Frame};
 use crate::namespace::Namespace;
 use crate::socket::{ANY, CanSocket};
@@ -36,6 +37,7 @@ pub struct Lab {
     senders: BTreeMap<String, CanSocket>,
     fence: (CanSocket, CanSocket),
     rounds: usize,
+    _backlog: Backlog,
     seen: BTreeMap<String, Vec<Frame>>,
 }
 
@@ -89,6 +91,7 @@ impl Lab {
             namespace,
             fence,
             rounds: ROUNDS,
+            _backlog: Backlog::raise(),
         }
     }
 
