@@ -4,7 +4,7 @@ use crate::frame::{XL_HEAD, XL_MAX_DATA};
 
 /// Captures at a time in one network namespace.
 pub const TAPS: u32 = 8;
-/// Pages of a capture's ring buffer, at least: `bpf_ringbuf` wants a power of two.
+/// Bytes of a ring buffer, at least: a page; always a power of two.
 pub const MIN_RING: u32 = 4096;
 
 /// [`TapRecord::what`]: a frame came to an interface (`net:netif_receive_skb`).

@@ -307,7 +307,7 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole(frame) => frame.fmt(f),
-            Self::Malformed(_, bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02X}")),
+            Self::Malformed(bytes) => bytes.iter().try_for_each(|byte| write!(f, "{byte:02X}")),
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) enum What {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     Whole(Frame),
-    Malformed(FrameType, Vec<u8>),
+    Malformed(Vec<u8>),
 }
 
 impl Record {
@@ -69,7 +69,7 @@ impl Record {
             let bytes = rest.get(..field!(u32_at, len) as usize)?;
             Some(match Frame::from_bytes(kind, bytes) {
                 Ok(frame) => Seen::Whole(frame),
-                Err(_) => Seen::Malformed(kind, bytes.to_vec()),
+                Err(_) => Seen::Malformed(bytes.to_vec()),
             })
         };
         let what = match field!(u32_at, what) {

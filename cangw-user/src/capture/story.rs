@@ -317,7 +317,7 @@ impl Seen {
     fn whole(self) -> Option<Frame> {
         match self {
             Self::Whole(frame) => Some(frame),
-            Self::Malformed(..) => None,
+            Self::Malformed(_) => None,
         }
     }
 }
