@@ -223,11 +223,17 @@ pub fn count_sent(cell: &Cell, bytes: u32) {
 /// The same, by the slot of the rule.
 #[inline(always)]
 pub fn sent(slot: u16, bytes: u32) {
+    sent_often(slot, 1, bytes);
+}
+
+/// The same for several copies.
+#[inline(always)]
+fn sent_often(slot: u16, times: u64, bytes: u32) {
     if let Some(rule) = maps::rule(slot) {
         // SAFETY: as in `add`.
         let (frames, all_bytes) = unsafe { (&raw mut (*rule).sent, &raw mut (*rule).bytes) };
-        maps::count(frames, 1);
-        maps::count(all_bytes, u64::from(bytes));
+        maps::count(frames, times);
+        maps::count(all_bytes, times * u64::from(bytes));
     }
 }
 
@@ -249,7 +255,7 @@ fn count_refused(cell: &Cell) {
 #[inline(always)]
 fn count_unsent(cell: &Cell, bytes: u32) {
     if cell.flags & UNSENT == PASS {
-        return count_sent(cell, bytes);
+        return sent_often(cell.rule, u64::from(cell.extra), bytes);
     }
     add(cell.rule, u64::from(cell.extra), |r| {
         match cell.flags & UNSENT {

@@ -10,9 +10,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::RawTracePointContext;
 use cangw_common::abi::{
-    DENY, ECHOED, EXCLUSIVE, LEFT, LISTED, MAX_LIST, NO_RULES, RECEIVED, REDIRECTED, Reason,
-    TAP_ECHO, TAP_EXCLUSIVE, TAP_FRAME, TAPS, Tables, TapCell, TapRecord, TapRoom, WITHHELD,
-    Withheld, mark,
+    DENY, ECHOED, LEFT, LISTED, MAX_LIST, NO_RULES, RECEIVED, REDIRECTED, Reason, TAP_ECHO,
+    TAP_FRAME, TAPS, Tables, TapCell, TapRecord, TapRoom, WITHHELD, Withheld, mark,
 };
 use cangw_common::classify::{NO_RULE, XlFields, classify};
 use cangw_common::frame::{FrameType, Head, field, layout};
@@ -175,9 +174,6 @@ fn look_up(seen: &Seen, room: &mut TapRoom) {
         record.status = NO_RULES;
         return;
     };
-    if tables.head.flags & EXCLUSIVE != 0 {
-        record.flags |= TAP_EXCLUSIVE;
-    }
     if state > tables.head.states {
         record.status = because(Reason::NoTables);
         return;

@@ -360,3 +360,26 @@ fn xdp_from_a_controller() {
         Cangw::Ours.must(&lab.namespace, "-F");
     }
 }
+
+/// A rule that lets frames pass counts each echo that meets it, with its data.
+#[test]
+fn what_passes_is_counted_for_each_echo() {
+    let lab = Lab::new("engines", &LINKS);
+    for rule in [
+        "-s x0 -d v0 -e",
+        "-s x0 -d v0 -e -f 123:7FF",
+        "-s v0 --pass",
+    ] {
+        Cangw::Ours.must(&lab.namespace, &format!("rule add {rule}"));
+    }
+    Cangw::Ours.must(&lab.namespace, "settings max-hops 2");
+    lab.send("x0p", &Frame::classic(0x123, &[1, 2, 3]));
+    let report = json(&lab.namespace, "rule list --json");
+    let passes = &report[0];
+    assert_eq!(passes["source"], "v0", "{report:#}");
+    assert_eq!(
+        (&passes["handled"], &passes["bytes"]),
+        (&2.into(), &6.into()),
+        "{report:#}"
+    );
+}

@@ -16,20 +16,16 @@ pub const REDIRECTED: u32 = 2;
 /// [`TapRecord::what`]: a rule that matched the frame that came last did not send its copy.
 pub const WITHHELD: u32 = 3;
 
-/// [`TapRecord::status`] of a frame that came: there is a list for it. Other numbers up to [`REASONS`] are those of
+/// [`TapRecord::status`] of a frame that came: there is a list for it. Other numbers below [`ECHOED`] are those of
 /// [`Reason`](super::Reason) and 1.
 pub const LISTED: u32 = 0;
-/// [`TapRecord::status`]: the greatest that stands for a reason.
-pub const REASONS: u32 = 0xFF;
 /// [`TapRecord::status`]: an echo that has met the rules of this interface already.
 pub const ECHOED: u32 = 0x100;
 /// [`TapRecord::status`]: the interface has no rules.
 pub const NO_RULES: u32 = 0x101;
 
-/// [`TapRecord::flags`] beside those of the list's first cell: local sockets of the interface do not get what is forwarded.
-pub const TAP_EXCLUSIVE: u32 = 0x1_0000;
-/// [`TapRecord::flags`]: the frame is an echo of the gateway.
-pub const TAP_ECHO: u32 = 0x2_0000;
+/// [`TapRecord::flags`] beside those of the list's first cell: the frame is an echo of the gateway.
+pub const TAP_ECHO: u32 = 0x1_0000;
 
 /// Why a rule did not send a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +76,7 @@ pub struct TapRecord {
     pub len: u32,
     /// Of a frame that came: what the look-up said. Of a copy that was withheld: [`Withheld`] as a number.
     pub status: u32,
-    /// Of a frame that came: flags of its list and of the interface.
+    /// Of a frame that came: flags of its list, and [`TAP_ECHO`].
     pub flags: u32,
     /// Of a frame that came: rules that matched.
     pub cells: u32,
