@@ -20,11 +20,27 @@ struct Open {
     frame: Seen,
     status: u32,
     flags: u32,
-    rules: Vec<(TapCell, Option<Fate>, Option<u64>)>,
+    rules: Vec<OfRule>,
     /// Copies that left.
     copies: Vec<(u64, u32, Seen, Option<u16>)>,
     /// Something about it was lost.
     has_gaps: bool,
+}
+
+/// What a rule does with it.
+struct OfRule {
+    cell: TapCell,
+    /// `None` until it is known.
+    fate: Option<Fate>,
+    /// When its copy left.
+    left: Option<u64>,
+}
+
+impl OfRule {
+    fn has_sent(&mut self, time: u64) {
+        self.fate = Some(Fate::Sent);
+        self.left = Some(time);
+    }
 }
 
 /// What a CPU is at.
@@ -109,11 +125,9 @@ impl Stories {
             }
             What::Withheld { rule, why } => {
                 let mut rules = cpu.open.iter_mut().rev().flat_map(|open| &mut open.rules);
-                let of_rule = |(cell, fate, _): &&mut (TapCell, Option<Fate>, Option<u64>)| {
-                    u32::from(cell.rule) == rule && fate.is_none()
-                };
-                if let Some((_, fate, _)) = rules.find(of_rule) {
-                    *fate = Some(because(why));
+                let found = rules.find(|r| u32::from(r.cell.rule) == rule && r.fate.is_none());
+                if let Some(found) = found {
+                    found.fate = Some(because(why));
                 }
             }
         }
@@ -152,7 +166,7 @@ impl Stories {
 }
 
 /// The rules of a frame, with what is known of them from the beginning. A rule's second cell is its fault `--duplicate`.
-fn rules(cells: Vec<TapCell>) -> Vec<(TapCell, Option<Fate>, Option<u64>)> {
+fn rules(cells: Vec<TapCell>) -> Vec<OfRule> {
     let fate = |cell: &TapCell| {
         Some(match cell.flags & abi::UNSENT {
             0 => return None,
@@ -165,8 +179,12 @@ fn rules(cells: Vec<TapCell>) -> Vec<(TapCell, Option<Fate>, Option<u64>)> {
             _ => Fate::Pass,
         })
     };
-    let cells = cells.into_iter();
-    cells.map(|cell| (cell, fate(&cell), None)).collect()
+    let of_rule = |cell: TapCell| OfRule {
+        fate: fate(&cell),
+        cell,
+        left: None,
+    };
+    cells.into_iter().map(of_rule).collect()
 }
 
 const fn because(why: Withheld) -> Fate {
@@ -203,32 +221,31 @@ fn alone(time: u64, ifindex: u32, from: u32, frame: Seen, names: &mut Names) -> 
 impl Open {
     /// A copy left by an interface: the slot of the rule that sent it, `None` in it when that cannot be told. `None` when no rule sends there.
     fn sent(&mut self, ifindex: u32, time: u64) -> Option<Option<u16>> {
-        let mut to = self
-            .rules
-            .iter_mut()
-            .filter(|(cell, ..)| cell.ifindex == ifindex);
-        let next = to.find(|(cell, fate, _)| fate.is_none() && cell.flags & abi::UNSENT == 0);
-        if let Some((cell, fate, left)) = next {
-            (*fate, *left) = (Some(Fate::Sent), Some(time));
-            return Some(Some(cell.rule));
+        // What is known not to send has its fate from the beginning.
+        let mut rules = self.rules.iter_mut();
+        let next = rules.find(|r| r.cell.ifindex == ifindex && r.fate.is_none());
+        if let Some(rule) = next {
+            rule.has_sent(time);
+            return Some(Some(rule.cell.rule));
         }
         self.has_gaps.then_some(None)
     }
 
     /// XDP gave the frame to an interface, or to all (0).
     fn redirected(&mut self, ifindex: u32, time: u64) {
-        for (cell, fate, left) in &mut self.rules {
-            if fate.is_none() && (ifindex == 0 || cell.ifindex == ifindex) {
-                (*fate, *left) = (Some(Fate::Sent), Some(time));
+        for rule in &mut self.rules {
+            let target = rule.cell.ifindex;
+            if rule.fate.is_none() && (ifindex == 0 || target == ifindex) {
+                rule.has_sent(time);
                 self.copies
-                    .push((time, cell.ifindex, self.frame.clone(), Some(cell.rule)));
+                    .push((time, target, self.frame.clone(), Some(rule.cell.rule)));
             }
         }
     }
 
     /// Whether it is known of each rule what it did.
     fn is_complete(&self) -> bool {
-        self.rules.iter().all(|(_, fate, _)| fate.is_some())
+        self.rules.iter().all(|rule| rule.fate.is_some())
     }
 
     fn verdict(&self, rules: &[RuleLine]) -> Verdict {
@@ -255,7 +272,7 @@ impl Open {
     fn tell(self, names: &mut Names) -> Story {
         let mut rules = Vec::new();
         let mut named: Vec<u16> = Vec::new();
-        for (cell, fate, left) in &self.rules {
+        for OfRule { cell, fate, left } in &self.rules {
             let again = named.contains(&cell.rule);
             let fate = match fate {
                 Some(fate) => *fate,
