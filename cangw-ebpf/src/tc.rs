@@ -327,6 +327,7 @@ fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kin
     let forms = first.flags & LIST_FORMS != 0;
     let restores = loses_stamp && local == LOCAL;
     let frame_type = FrameType::from_number(kind);
+    // Read again where the forms need it: the verifier lets no head wait, of which `None` has parts that were never written.
     let bytes = skb.head(0).map_or(0, |head| head.data_len(frame_type));
     let lengths = (skb.len(), bytes);
     let mut walk = Walk::new(tables, skb, core::ptr::null_mut(), list, lengths);
