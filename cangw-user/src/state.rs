@@ -31,6 +31,8 @@ pub struct State {
     pub echoes: BTreeSet<u32>,
     /// The rules, newest first.
     pub rules: Vec<Entry>,
+    /// Slots of rules that went while a capture runs, which still tells of them.
+    pub retired: BTreeSet<u32>,
 }
 
 /// Settings of the whole gateway.
@@ -156,6 +158,7 @@ impl Default for State {
             qdiscs: BTreeSet::new(),
             echoes: BTreeSet::new(),
             rules: Vec::new(),
+            retired: BTreeSet::new(),
         }
     }
 }
@@ -206,15 +209,31 @@ impl State {
         !self.rules.is_empty() || self.interfaces.values().any(|i| i.policy == Policy::Deny)
     }
 
-    /// A free slot for a rule's counters.
+    /// The free slots for rules' counters; at the end those that are retired.
     pub fn free_rule_slots(&self) -> impl Iterator<Item = u32> {
+        let mut used = self.used_rule_slots();
+        for &slot in &self.retired {
+            used[slot as usize] = true;
+        }
+        let retired = self.retired.iter().copied().collect::<Vec<_>>();
+        let fresh = (0..abi::MAX_RULES).filter(move |slot| !used[*slot as usize]);
+        fresh.chain(retired)
+    }
+
+    /// Retires the slots of the rules that went since `before`.
+    pub fn retire(&mut self, before: &Self) {
+        let used = self.used_rule_slots();
+        let old = before.rules.iter().map(|entry| entry.slot);
+        let old = old.chain(before.retired.iter().copied());
+        self.retired = old.filter(|slot| !used[*slot as usize]).collect();
+    }
+
+    fn used_rule_slots(&self) -> Vec<bool> {
         let mut used = vec![false; abi::MAX_RULES as usize];
         for entry in &self.rules {
-            if let Some(slot) = used.get_mut(entry.slot as usize) {
-                *slot = true;
-            }
+            used[entry.slot as usize] = true;
         }
-        (0..abi::MAX_RULES).filter(move |slot| !used[*slot as usize])
+        used
     }
 }
 

@@ -8,10 +8,8 @@ use crate::gateway::Gateway;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{clock, link};
 
-/// A rule whose slot is another's now is named wrongly for at most so long.
+/// A rule that was changed and an interface that was renamed have their old name for at most so long.
 const FRESH: Duration = Duration::from_millis(500);
-/// What is not known is asked for at most so often.
-const AGAIN: Duration = Duration::from_millis(50);
 
 /// The names.
 pub(super) struct Names {
@@ -71,23 +69,23 @@ impl Names {
         self.epoch.saturating_add(monotonic)
     }
 
-    /// The rule with a slot, as options.
+    /// The rule with a slot, as options. Another rule gets that slot only after the capture ([`crate::state::State::retire`]).
     pub fn rule(&mut self, slot: u16) -> String {
         self.refresh(self.rules.contains_key(&slot));
-        let known = self.rules.get(&slot).cloned();
-        known.unwrap_or_else(|| format!("a rule that is gone ({slot})"))
+        let gone = || format!("a rule that is gone ({slot})");
+        self.rules.entry(slot).or_insert_with(gone).clone()
     }
 
     /// The interface with a number.
     pub fn interface(&mut self, ifindex: u32) -> String {
         self.refresh(self.interfaces.contains_key(&ifindex));
-        let known = self.interfaces.get(&ifindex).cloned();
-        known.unwrap_or_else(|| format!("if{ifindex}"))
+        let gone = || format!("if{ifindex}");
+        self.interfaces.entry(ifindex).or_insert_with(gone).clone()
     }
 
     fn refresh(&mut self, is_known: bool) {
-        if self.asked.elapsed() >= if is_known { FRESH } else { AGAIN } {
-            // What was known stays; the next frame asks again.
+        if !is_known || self.asked.elapsed() >= FRESH {
+            // What was known stays; it is asked again later.
             let _ = self.ask();
         }
     }

@@ -35,6 +35,9 @@ impl Gateway {
     /// Writes the state, or removes what nothing needs.
     pub(super) fn settle(&mut self) -> Result<()> {
         let captured = tap::sweep(&self.pins)?;
+        if !captured {
+            self.state.retired.clear();
+        }
         if captured || self.state.needs_programs() {
             return self.state.write(&self.pins);
         }

@@ -435,6 +435,7 @@ impl Gateway {
                 ));
             }
         }
+        state.retire(&self.state);
         self.state = state;
         self.settle()
     }
