@@ -4,8 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::helpers::{
-    bpf_check_mtu, bpf_clone_redirect, bpf_ktime_get_ns, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_check_mtu, bpf_clone_redirect, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use cangw_common::classify::XlFields;
 use cangw_common::edit::FrameBytes;
@@ -54,24 +53,10 @@ const fn frame_len(kind: FrameType) -> u32 {
     }
 }
 
-/// Nanoseconds of the monotonic clock.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: the helper takes nothing.
-    unsafe { bpf_ktime_get_ns() }
-}
-
-/// Reads a word of a map that other CPUs may change.
-#[inline(always)]
-pub fn load(word: *const u64) -> u64 {
-    // SAFETY: callers pass pointers into a map's value, 8-byte aligned and valid until the program ends; the verifier checks it.
-    unsafe { word.read_volatile() }
-}
-
 /// Writes a word of a map that other CPUs may read.
 #[inline(always)]
 pub fn store(word: *mut u64, value: u64) {
-    // SAFETY: as in `load`.
+    // SAFETY: callers pass pointers into a map's value, 8-byte aligned and valid until the program ends; the verifier checks it.
     unsafe { word.write_volatile(value) }
 }
 
@@ -81,14 +66,14 @@ pub fn add(word: *mut u64, value: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;
-        // SAFETY: as in `load`.
+        // SAFETY: as in `store`.
         unsafe {
             core::arch::asm!("{0} = atomic_fetch_add((u64 *)({1} + 0), {0})", inout(reg) value, in(reg) word);
         }
         value
     }
     #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: as in `load`.
+    // SAFETY: as in `store`.
     unsafe {
         let old = *word;
         *word = old + value;
@@ -102,39 +87,16 @@ pub fn exchange(word: *mut u64, value: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;
-        // SAFETY: as in `load`.
+        // SAFETY: as in `store`.
         unsafe {
             core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) value, in(reg) word);
         }
         value
     }
     #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: as in `load`.
+    // SAFETY: as in `store`.
     unsafe {
         word.replace(value)
-    }
-}
-
-/// Writes a word of a map if it is still `old`, atomically; whether it was. BPF_ATOMIC | BPF_CMPXCHG.
-#[inline(always)]
-pub fn replace(word: *mut u64, old: u64, new: u64) -> bool {
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut found = old;
-        // SAFETY: as in `load`.
-        unsafe {
-            core::arch::asm!("r0 = cmpxchg_64({0} + 0, r0, {1})", in(reg) word, in(reg) new, inout("r0") found);
-        }
-        found == old
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    // SAFETY: as in `load`.
-    unsafe {
-        let same = *word == old;
-        if same {
-            *word = new;
-        }
-        same
     }
 }
 

@@ -2,14 +2,12 @@
 
 use cangw_common::abi::{BucketKey, Fault, Flight, Guard, PER_ID, Reason, Withheld};
 use cangw_common::edit::DUPLICATE;
-use cangw_common::guard::{choose, within_rate};
+use cangw_common::guard::choose;
 
-use crate::access;
 use crate::maps;
+use crate::rate;
 use crate::tap;
-
-/// How often a word that other CPUs change meanwhile is tried. One of them succeeds with each try.
-const TRIES: u32 = 4;
+use crate::word::{self, TRIES};
 
 /// Asks the guard of an edit's rule whether a copy is sent; 0 when it is not. What is to be done to the copy stands in the flight afterwards:
 /// the verifier does not follow what lies in a map, and so does not look at all that comes after this once for each answer.
@@ -77,25 +75,7 @@ fn is_within_rate(guard: *mut Guard, rule: u32, id: u32) -> bool {
             None => maps::count(unsafe { &raw mut (*guard).shared }, 1),
         }
     }
-    take(full_at, interval, tolerance) != 0
-}
-
-/// Takes a frame out of a limit; 0 when there is none left.
-#[inline(never)]
-fn take(full_at: *mut u64, interval: u64, tolerance: u64) -> u64 {
-    let now = access::now();
-    let mut tries = 0;
-    while tries < TRIES {
-        let old = access::load(full_at);
-        let Some(new) = within_rate(old, now, interval, tolerance) else {
-            return 0;
-        };
-        if access::replace(full_at, old, new) {
-            return 1;
-        }
-        tries += 1;
-    }
-    0
+    rate::take(full_at, interval, tolerance)
 }
 
 /// Whether a fault is done to the next frame: a random number, or 0.
@@ -110,9 +90,9 @@ fn chosen(fault: *mut Fault) -> u64 {
     let state = unsafe { &raw mut (*fault).state };
     let mut tries = 0;
     while tries < TRIES {
-        let old = access::load(state);
+        let old = word::load(state);
         let (new, random) = choose(old, share, seed);
-        if access::replace(state, old, new) {
+        if word::replace(state, old, new) {
             return match random {
                 Some(random) => random | 1,
                 None => 0,

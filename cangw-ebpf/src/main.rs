@@ -25,9 +25,11 @@ mod list;
 mod listeners;
 mod maps;
 mod object;
+mod rate;
 mod tap;
 mod tc;
 mod watch;
+mod word;
 mod xdp;
 
 use aya_ebpf::macros::{classifier, kprobe, raw_tracepoint, tracepoint, xdp as xdp_program};

@@ -16,6 +16,7 @@ use cangw_common::opaque;
 
 use crate::access;
 pub use crate::counter::count;
+use crate::word;
 
 /// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
 const INNER_MAP: usize = 1 << 12;
@@ -271,7 +272,7 @@ pub fn is_heard(slot: u32) -> bool {
     let (Some(here), Some(on_all)) = (word_of(words, slot), word_of(words, abi::ON_ALL)) else {
         return true;
     };
-    abi::is_heard(access::load(here) | access::load(on_all))
+    abi::is_heard(word::load(here) | word::load(on_all))
 }
 
 #[inline(always)]
@@ -351,7 +352,7 @@ pub fn fan_out(ifindex: u32) -> Option<FanOutOf> {
     let words = FAN_OUT.get_ptr(0)?;
     let slot = abi::slot(ifindex, 0) as usize;
     // SAFETY: a value of the map, valid until the program ends; the slot lies within it.
-    let source = access::load(unsafe { &raw const (*words).sources[slot] });
+    let source = word::load(unsafe { &raw const (*words).sources[slot] });
     abi::fan_aux(source, ifindex).map(|aux| FanOutOf { words, aux })
 }
 
@@ -366,7 +367,7 @@ impl FanOutOf {
                 &raw const (*self.words).armed,
             )
         };
-        access::load(closings) == access::load(armed)
+        word::load(closings) == word::load(armed)
     }
 
     /// Gives the frame to all targets, and counts it; false when they are not there.

@@ -17,11 +17,11 @@ use cangw_common::classify::{NO_RULE, XlFields, classify};
 use cangw_common::frame::{FrameType, Head, field, layout};
 use cangw_common::opaque;
 
-use crate::access;
 use crate::closing::net_of;
 use crate::list::cell;
 use crate::listeners::{ifindex_of, is_ours};
 use crate::maps::{self, Aux};
+use crate::word;
 
 /// What userspace replaces in the variables below. Not 0: the compiler may put a constant of a program in the same place as a variable of the same
 /// value, and both would be replaced.
@@ -133,9 +133,9 @@ fn tell_one(place: u32, room: *mut TapRoom, body: u32) {
     };
     // SAFETY: `room` is the per-CPU value, which nobody else uses now, and `body` bytes of its body are filled.
     unsafe {
-        (*room).record.time = access::now();
+        (*room).record.time = word::now();
         (*room).record.cpu = bpf_get_smp_processor_id();
-        (*room).record.missed = access::load(missed);
+        (*room).record.missed = word::load(missed);
         let len = size_of::<TapRecord>() as u64 + u64::from(body);
         if bpf_ringbuf_output(ring, room.cast(), len, 0) != 0 {
             maps::count(missed, 1);

@@ -6,6 +6,7 @@ use cangw_common::frame::{FrameType, SFF_MASK, XL_HEAD, field};
 
 use crate::access::{self, Skb};
 use crate::maps;
+use crate::word;
 
 /// How often a word that other CPUs change meanwhile is tried.
 const TRIES: u32 = 4;
@@ -25,7 +26,7 @@ pub fn record(skb: *mut __sk_buff, slot: u32, kind: u32, prefix: u32) {
         id: if xl { word & SFF_MASK } else { word },
         kind,
     };
-    let now = access::now();
+    let now = word::now();
     let Some(watched) = maps::watched(&key) else {
         maps::count_reason(slot, Reason::Unwatched);
         return;
@@ -72,16 +73,16 @@ fn intervals(watched: *mut Watched, interval: u64) {
         unsafe { (&raw mut (*watched).shortest, &raw mut (*watched).longest) };
     let mut tries = 0;
     while tries < TRIES {
-        let old = access::load(shortest);
-        if interval >= old || access::replace(shortest, old, interval) {
+        let old = word::load(shortest);
+        if interval >= old || word::replace(shortest, old, interval) {
             break;
         }
         tries += 1;
     }
     tries = 0;
     while tries < TRIES {
-        let old = access::load(longest);
-        if interval <= old || access::replace(longest, old, interval) {
+        let old = word::load(longest);
+        if interval <= old || word::replace(longest, old, interval) {
             break;
         }
         tries += 1;

@@ -64,6 +64,8 @@ const _: () = {
     assert!(size_of::<InterfaceCounters>() == 64);
     assert!(size_of::<Flight>() == 2 * 72 + 8 + 4 * 18 + 2 * QUEUE);
     assert!(size_of::<HubProgram>() == 32);
+    assert!(size_of::<IdSet>() == 8 * 32 + 8 * ID_RANGES + 8);
+    assert!(size_of::<HubPort>() == 8 * 8 + 2 * size_of::<IdSet>());
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
     assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
@@ -79,7 +81,7 @@ mod pod {
     use crate::edit::Edit;
 
     use super::{
-        BucketKey, CrossChunk, FanCounters, Guard, Halves, HubProgram, InterfaceCounters,
+        BucketKey, CrossChunk, FanCounters, Guard, Halves, HubPort, HubProgram, InterfaceCounters,
         RuleCounters, Tables, TapRecord, WatchKey, Watched, XlTables,
     };
 
@@ -104,6 +106,8 @@ mod pod {
     unsafe impl aya::Pod for Guard {}
     // SAFETY: as above.
     unsafe impl aya::Pod for HubProgram {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for HubPort {}
     // SAFETY: as above.
     unsafe impl aya::Pod for BucketKey {}
     // SAFETY: as above.

@@ -1,7 +1,7 @@
 //! A virtual bus: interfaces in a network namespace of which each gives its frames to all others.
 //!
-//! One program and one map serve a bus, pinned for as long as the bus is there. What counts the frames that ports missed serves all buses of a
-//! namespace.
+//! One map serves a bus, and one program for ports without limits and two for those that have some, pinned for as long as the bus is there. What counts
+//! the frames that ports missed serves all buses of a namespace.
 
 use std::fs;
 use std::hash::BuildHasher as _;
@@ -12,7 +12,7 @@ use aya::EbpfLoader;
 use aya::maps::{DevMap, HashMap, Map, MapData};
 use aya::programs::{TracePoint, Xdp};
 use aya_obj::programs::XdpAttachType;
-use cangw_common::abi::{BUS_NAME, HubProgram};
+use cangw_common::abi::{BUS_NAME, HubPort, HubProgram};
 use foldhash::quality::FixedState;
 
 use super::bpf::{self, attach_pinned, failed};
@@ -23,12 +23,23 @@ use crate::error::{Error, Result};
 
 /// The program, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-hub.o"));
-const PROGRAM: &str = "cangw_hub";
+/// The programs with the names of their pins, and where they are attached.
+const PROGRAMS: [(&str, &str, XdpAttachType); 3] = [
+    ("cangw_hub", PROGRAM, XdpAttachType::Interface),
+    ("cangw_hub_limited", LIMITED, XdpAttachType::Interface),
+    ("cangw_hub_outlet", OUTLET, XdpAttachType::DevMap),
+];
+const PROGRAM: &str = "program";
+const LIMITED: &str = "limited";
+const OUTLET: &str = "outlet";
+const LOADING: &str = "load the program of a bus";
 const LOST_PROGRAM: &str = "cangw_hub_lost";
 const MAP: &str = "PORTS";
 const HUBS: &str = "HUBS";
 /// Pins that all buses share. Those of a bus begin with its name.
 const HUBS_PIN: &str = "+hubs";
+const LIMITS: &str = "LIMITED";
+const LIMITS_PIN: &str = "+limits";
 const LOST_LINK: &str = "+link_lost";
 const LINK: &str = "link_";
 /// Places of the smallest map.
@@ -55,14 +66,9 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// When the folder of pins cannot be read.
     pub fn names(pins: &Pins) -> Result<Vec<String>> {
-        let failed = |e| Error::io(format!("read {}", pins.folder().display()), e);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(pins.folder()).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let bus = name.to_str().and_then(|name| name.strip_suffix("+ports"));
-            names.extend(bus.map(str::to_owned));
-        }
-        Ok(names)
+        let names = pins.names()?.into_iter();
+        let bus = |name: String| name.strip_suffix("+ports").map(str::to_owned);
+        Ok(names.filter_map(bus).collect())
     }
 
     fn pin_name(&self, what: &str) -> String {
@@ -91,17 +97,13 @@ impl<'a> Hub<'a> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP, room)
             .map_pin_path(HUBS, self.pins.path(HUBS_PIN))
+            .map_pin_path(LIMITS, self.pins.path(LIMITS_PIN))
             .load(OBJECT)
-            .map_err(failed("load the program of a bus"))?;
-        let program: &mut Xdp = bpf::program(&mut ebpf, PROGRAM)?;
-        program
-            .load()
-            .map_err(failed("load the program of a bus"))?;
-        let number = number(program)?;
+            .map_err(failed(LOADING))?;
         let mut hubs = hubs(self.pins)?;
         if hubs.iter().flatten().all(|(_, hub)| hub.build != build()) {
             let lost: &mut TracePoint = bpf::program(&mut ebpf, LOST_PROGRAM)?;
-            lost.load().map_err(failed("load the program of a bus"))?;
+            lost.load().map_err(failed(LOADING))?;
             bpf::count_lost(self.pins, lost, LOST_LINK)?;
         }
         let hub = HubProgram {
@@ -109,27 +111,36 @@ impl<'a> Hub<'a> {
             build: build(),
             lost: 0,
         };
-        hubs.insert(number, hub, 0)
-            .map_err(failed("count what a bus loses"))?;
+        for (name, ..) in PROGRAMS {
+            let program: &mut Xdp = bpf::program(&mut ebpf, name)?;
+            program.load().map_err(failed(LOADING))?;
+            hubs.insert(number(program)?, hub, 0)
+                .map_err(failed("count what a bus loses"))?;
+        }
         let map = ebpf.take_map(MAP).ok_or_else(|| Error::Bpf {
-            what: "load the program of a bus".into(),
+            what: LOADING.into(),
             message: format!("the object has no {MAP}"),
         })?;
         let mut map = DevMap::try_from(map).map_err(failed("use the ports of a bus"))?;
+        let outlet: &mut Xdp = bpf::program(&mut ebpf, PROGRAMS[2].0)?;
+        let limits = limits(self.pins)?;
         for (place, ifindex) in (0..).zip(ports) {
-            map.set(place, *ifindex, None, 0)
-                .map_err(failed("fill the ports of a bus"))?;
+            let outlet = has_outlet(&limits, *ifindex).then_some(&*outlet);
+            set(&mut map, place, *ifindex, outlet)?;
         }
         // The map first: a port that is added from now on is to be known to the program that it gets.
         bpf::replace(self.pins, &self.pin_name("ports"), |path| {
             map.pin(path).map_err(failed("pin the ports of a bus"))
         })?;
-        let program: &mut Xdp = bpf::program(&mut ebpf, PROGRAM)?;
-        bpf::replace(self.pins, &self.pin_name("program"), |path| {
-            program
-                .pin(path)
-                .map_err(failed("pin the program of a bus"))
-        })
+        for (name, pin, _) in PROGRAMS {
+            let program: &mut Xdp = bpf::program(&mut ebpf, name)?;
+            bpf::replace(self.pins, &self.pin_name(pin), |path| {
+                program
+                    .pin(path)
+                    .map_err(failed("pin the program of a bus"))
+            })?;
+        }
+        Ok(())
     }
 
     /// Its name in the kernel's map.
@@ -145,12 +156,18 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// When it is not there.
     pub fn is_current(&self) -> Result<bool> {
-        if !self.pin("program").exists() {
-            // Somebody was interrupted.
-            return Ok(false);
+        let hubs = hubs(self.pins)?;
+        for (_, pin, kind) in PROGRAMS {
+            if !self.pin(pin).exists() {
+                // Somebody was interrupted, or an older build had none.
+                return Ok(false);
+            }
+            let hub = hubs.get(&number(&self.program(pin, kind)?)?, 0);
+            if !hub.is_ok_and(|hub| hub.build == build()) {
+                return Ok(false);
+            }
         }
-        let hub = hubs(self.pins)?.get(&number(&self.program()?)?, 0);
-        Ok(hub.is_ok_and(|hub| hub.build == build()))
+        Ok(true)
     }
 
     /// Gives all ports a program of this build, one after the other, while frames pass.
@@ -210,16 +227,26 @@ impl<'a> Hub<'a> {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add(&self, ifindex: u32) -> Result<()> {
+    pub fn add(&self, ifindex: u32, limits: Option<&HubPort>) -> Result<()> {
         let places = self.places()?;
         let mut ports: Vec<u32> = places.iter().copied().flatten().collect();
         self.forget_others(&ports)?;
+        if let Some(port) = limits {
+            self::limits(self.pins)?
+                .insert(ifindex, port, 0)
+                .map_err(failed("set the limits of a port"))?;
+        }
         match places.iter().position(Option::is_none) {
             Some(free) => {
                 self.attach(ifindex)?;
-                self.map()?
-                    .set(free as u32, ifindex, None, 0)
-                    .map_err(failed("add a port to a bus"))
+                let outlet = limits.is_some_and(HubPort::has_outlet);
+                let outlet = outlet.then(|| self.program(OUTLET, XdpAttachType::DevMap));
+                set(
+                    &mut self.map()?,
+                    free as u32,
+                    ifindex,
+                    outlet.transpose()?.as_ref(),
+                )
             }
             None => {
                 let room = 2 * (ports.len() as u32).max(LEAST);
@@ -229,13 +256,28 @@ impl<'a> Hub<'a> {
         }
     }
 
-    fn program(&self) -> Result<Xdp> {
-        Xdp::from_pin(self.pin("program"), XdpAttachType::Interface)
-            .map_err(failed("open the program of a bus"))
+    fn program(&self, pin: &str, kind: XdpAttachType) -> Result<Xdp> {
+        Xdp::from_pin(self.pin(pin), kind).map_err(failed("open the program of a bus"))
     }
 
     fn attach(&self, ifindex: u32) -> Result<()> {
-        attach_pinned(&mut self.program()?, &self.link_pin(ifindex), ifindex)
+        let limits = limits(self.pins)?.get(&ifindex, 0);
+        let is_limited = limits.is_ok_and(|port| port.is_limited());
+        let pin = if is_limited { LIMITED } else { PROGRAM };
+        let mut program = self.program(pin, XdpAttachType::Interface)?;
+        attach_pinned(&mut program, &self.link_pin(ifindex), ifindex)
+    }
+
+    /// The limits of a port with what they kept back; `None` when it has none.
+    ///
+    /// # Errors
+    /// When the bus is not there.
+    pub fn limits(&self, ifindex: u32) -> Result<Option<HubPort>> {
+        match limits(self.pins)?.get(&ifindex, 0) {
+            Ok(port) => Ok(Some(port)),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(e) => Err(failed("read the limits of a port")(e)),
+        }
     }
 
     /// Takes a port off the bus.
@@ -252,6 +294,8 @@ impl<'a> Hub<'a> {
     }
 
     fn forget(&self, ifindex: u32) -> Result<()> {
+        // Most ports have none.
+        let _ = limits(self.pins)?.remove(&ifindex);
         match fs::remove_file(self.link_pin(ifindex)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove the link of a port", e))
@@ -263,11 +307,13 @@ impl<'a> Hub<'a> {
     /// Removes what interfaces that vanished left behind.
     fn forget_others(&self, ports: &[u32]) -> Result<()> {
         let prefix = self.pin_name(LINK);
-        let is_left = |name: &str| {
+        for name in self.pins.names()? {
             let ifindex = name.strip_prefix(&prefix).and_then(|n| n.parse().ok());
-            ifindex.is_some_and(|ifindex: u32| !ports.contains(&ifindex))
-        };
-        self.pins.remove_all(|name| !is_left(name))
+            if let Some(ifindex) = ifindex.filter(|ifindex| !ports.contains(ifindex)) {
+                self.forget(ifindex)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes all of it, and with the last bus what all share.
@@ -300,6 +346,24 @@ fn build() -> u64 {
 fn number(program: &Xdp) -> Result<u32> {
     let info = program.info();
     Ok(info.map_err(failed("ask for the program of a bus"))?.id())
+}
+
+fn set(map: &mut DevMap<MapData>, place: u32, ifindex: u32, outlet: Option<&Xdp>) -> Result<()> {
+    let outlet = outlet.map(Xdp::fd).transpose();
+    let outlet = outlet.map_err(failed("use the program of a bus"))?;
+    map.set(place, ifindex, outlet, 0)
+        .map_err(failed("add a port to a bus"))
+}
+
+fn has_outlet(limits: &HashMap<MapData, u32, HubPort>, ifindex: u32) -> bool {
+    limits.get(&ifindex, 0).is_ok_and(|port| port.has_outlet())
+}
+
+/// The limits of ports, by the indices of their interfaces.
+fn limits(pins: &Pins) -> Result<HashMap<MapData, u32, HubPort>> {
+    Map::from_map_data(open_data(pins, LIMITS_PIN)?)
+        .and_then(HashMap::try_from)
+        .map_err(failed("open the limits of ports"))
 }
 
 /// The programs of all buses, by their numbers.

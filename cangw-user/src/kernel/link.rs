@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd as _;
 
+use cangw_common::frame::FrameType;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -127,20 +128,21 @@ pub fn received(netlink: &Netlink, ifindex: u32) -> Result<u64> {
     Ok(counters.next().unwrap_or_default())
 }
 
-/// Creates a vxcan pair and brings its ends up: one here, and one in another namespace. Gives back the index of the first.
+/// Creates a vxcan pair and brings its ends up: one here, and one in another namespace, with the sizes of the largest frames that they take. Gives
+/// back the index of the first.
 ///
 /// # Errors
 /// When a name is taken, or the kernel has no vxcan.
 pub fn create_pair(
     netlink: &Netlink,
     (name, mtu): (&str, u32),
-    other: (&str, &NetNs),
+    other: (&str, u32, &NetNs),
 ) -> Result<u32> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
         LinkAttribute::IfName(other.0.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::NetNsFd(other.1.file().as_raw_fd()),
+        LinkAttribute::Mtu(other.1),
+        LinkAttribute::NetNsFd(other.2.file().as_raw_fd()),
     ];
     let mut message = LinkMessage::default();
     message.attributes = vec![
@@ -155,26 +157,13 @@ pub fn create_pair(
     let request = RouteNetlinkMessage::NewLink(message);
     netlink
         .change(&what, request, NLM_F_CREATE | NLM_F_EXCL)
-        .map_err(|e| match e {
-            Error::Netlink { source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                no_kind("vxcan", &source)
-            }
-            e => e,
-        })?;
-    let find = |netlink: &Netlink, name: &str| {
-        let found = list(netlink)?.into_iter().find(|link| link.name == name);
-        found
-            .map(|link| link.index)
-            .ok_or_else(|| Error::NoInterface {
-                name: name.to_owned(),
-            })
-    };
-    let ifindex = find(netlink, name)?;
+        .map_err(|e| unless_kind("vxcan", e))?;
+    let ifindex = index(netlink, name)?;
     // An end cannot be up before the other is there (`vxcan_open`).
     let up = || {
-        other.1.enter(|| {
+        other.2.enter(|| {
             let there = Netlink::open()?;
-            set_up(&there, find(&there, other.0)?)
+            set_up(&there, index(&there, other.0)?)
         })?;
         set_up(netlink, ifindex)
     };
@@ -183,6 +172,43 @@ pub fn create_pair(
         return Err(e);
     }
     Ok(ifindex)
+}
+
+/// Creates an ifb with a queue for so many frames, and brings it up. Gives back its index.
+///
+/// # Errors
+/// When the name is taken, or the kernel has no ifb.
+pub fn create_ifb(netlink: &Netlink, name: &str, waiting: u32) -> Result<u32> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Mtu(FrameType::Xl.mtu()),
+        LinkAttribute::TxQueueLen(waiting),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+    ];
+    let request = RouteNetlinkMessage::NewLink(message);
+    netlink
+        .change(
+            &format!("create the interface {name}"),
+            request,
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
+        .map_err(|e| unless_kind("ifb", e))?;
+    let ifindex = index(netlink, name)?;
+    set_up(netlink, ifindex).map(|()| ifindex)
+}
+
+/// The index of the interface of a name.
+///
+/// # Errors
+/// When there is none.
+pub fn index(netlink: &Netlink, name: &str) -> Result<u32> {
+    let found = list(netlink)?.into_iter().find(|link| link.name == name);
+    found
+        .map(|link| link.index)
+        .ok_or_else(|| Error::NoInterface {
+            name: name.to_owned(),
+        })
 }
 
 /// Brings an interface up.
@@ -228,6 +254,16 @@ pub fn try_create(netlink: &Netlink, kind: &str) -> Result<()> {
             NLM_F_CREATE | NLM_F_EXCL,
         )
         .map_err(|e| no_kind(kind, &e))
+}
+
+/// The error, or that the kernel has no interfaces of a kind.
+fn unless_kind(kind: &str, error: Error) -> Error {
+    match error {
+        Error::Netlink { source, .. } if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            no_kind(kind, &source)
+        }
+        e => e,
+    }
 }
 
 /// The kernel has no interfaces of a kind.

@@ -135,6 +135,16 @@ impl Pins {
         &self.folder
     }
 
+    /// The names of all pins.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let names = entries(&self.folder)?.into_iter();
+        let name = |path: PathBuf| path.file_name()?.to_str().map(str::to_owned);
+        Ok(names.filter_map(name).collect())
+    }
+
     /// Takes a place for a capture; it is free again when the file is closed. `None` when a living process has it.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::folder::entries;
 use crate::gateway::{Absent, Gateway, InterfaceChange, RuleReport};
 use crate::kernel::can::{self, CanConfig};
-use crate::kernel::filter::flood;
+use crate::kernel::filter::reentry;
 use crate::kernel::hub::Hub;
 use crate::kernel::link::{self, Link};
 use crate::kernel::netlink::Netlink;
@@ -363,7 +363,9 @@ impl Host {
                 if !hub.is_current()? {
                     hub.renew()?;
                 }
-                back_up(&netlink, &hub)
+                hub.ports()?
+                    .into_iter()
+                    .try_for_each(|port| reentry::set(&netlink, port))
             }),
             Step::SetDevice(name, config) => {
                 let netlink = Netlink::open()?;
@@ -469,43 +471,21 @@ fn add_port((bus, prefix): (&str, &str), mtu: u32, other: (&str, &NetNs)) -> Res
         .map(|number| format!("{prefix}{number}"))
         .find(|name| !links.iter().any(|link| link.name == *name))
         .unwrap_or_default();
-    let ifindex = link::create_pair(&netlink, (&name, mtu), other)?;
+    let ifindex = link::create_pair(&netlink, (&name, mtu), (other.0, mtu, other.1))?;
     let hub = Hub::new(&pins, bus);
-    let added = hub.add(ifindex).and_then(|()| back_up(&netlink, &hub));
+    let added = reentry::set(&netlink, ifindex).and_then(|()| hub.add(ifindex, None));
     if added.is_err() {
         let _ = link::delete(&netlink, ifindex);
     }
     added
 }
 
-/// The gateway's ports of a bus, and the others.
-fn ports_of(netlink: &Netlink, hub: &Hub<'_>) -> Result<(Vec<u32>, Vec<u32>)> {
-    let ports = hub.ports()?;
-    let mut links = link::list(netlink)?;
-    links.retain(|link| ports.contains(&link.index));
-    let (gateway, others): (Vec<Link>, Vec<Link>) = links
-        .into_iter()
-        .partition(|link| link.name.starts_with(GATEWAY));
-    let indices = |links: Vec<Link>| links.iter().map(|link| link.index).collect();
-    Ok((indices(gateway), indices(others)))
-}
-
-/// Lets tc do at the gateway's port what the bus's program does not: generic XDP leaves frames alone that the gateway redirected
-/// (`netif_receive_generic_xdp`).
-fn back_up(netlink: &Netlink, hub: &Hub<'_>) -> Result<()> {
-    let (gateway, others) = ports_of(netlink, hub)?;
-    gateway
-        .iter()
-        .try_for_each(|port| flood::set(netlink, *port, &others))
-}
-
-/// Whether a bus has the programs of this build, and what [`back_up`] installs.
+/// Whether a bus has the programs of this build, and its ports the filters.
 fn is_whole(bus: &str) -> Result<bool> {
     let (pins, netlink) = (pins()?, Netlink::open()?);
     let hub = Hub::new(&pins, bus);
-    let (gateway, others) = ports_of(&netlink, &hub)?;
-    for port in gateway {
-        if !flood::is_set(&netlink, port, others.len())? {
+    for port in hub.ports()? {
+        if !reentry::is_set(&netlink, port)? {
             return Ok(false);
         }
     }
@@ -517,14 +497,9 @@ fn remove_ports(which: impl Fn(&str, &BusPort) -> bool) -> Result<()> {
     let (pins, netlink) = (pins()?, Netlink::open()?);
     for (bus, ports) in ports_by_bus(&pins, &netlink)? {
         let hub = Hub::new(&pins, &bus);
-        let mut gone = ports.iter().filter(|port| which(&bus, port)).peekable();
-        let changes = gone.peek().is_some();
-        for port in gone {
+        for port in ports.iter().filter(|port| which(&bus, port)) {
             hub.remove(port.ifindex)?;
             link::delete(&netlink, port.ifindex)?;
-        }
-        if changes {
-            back_up(&netlink, &hub)?;
         }
     }
     Ok(())

@@ -10,9 +10,9 @@
 //! In front of `cangw_tc`, at the same priority, there can be filters with the actions of one list, which take its frames there: [`Front`].
 
 mod action;
-pub mod flood;
 mod installed;
 mod qdisc;
+pub mod reentry;
 
 use cangw_common::abi::{front, mark};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};

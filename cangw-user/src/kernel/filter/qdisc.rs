@@ -4,7 +4,7 @@
 //! each frame that is sent anywhere pays for the second hook (`egress_needed_key` in net/core/dev.c, 36 instructions), so only
 //! interfaces that echo get it.
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
@@ -16,6 +16,8 @@ use crate::kernel::netlink::Netlink;
 const PARENT: u32 = 0xFFFF_FFF1;
 /// The only handle that either has.
 const HANDLE: u32 = 0xFFFF_0000;
+/// `TC_H_ROOT`
+const ROOT: u32 = 0xFFFF_FFFF;
 
 /// A qdisc with hooks for filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,4 +96,15 @@ impl Qdisc {
         let request = RouteNetlinkMessage::DelQueueDiscipline(qdisc.message(ifindex));
         gone_is_fine(netlink.change(&what, request, 0))
     }
+}
+
+/// Gives an interface a queue that keeps the order of frames, and drops only when it is as long as the interface wants it.
+///
+/// # Errors
+/// When the kernel cannot.
+pub(super) fn set_fifo(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    let mut header = header(ifindex, ROOT, 0, 0);
+    header.info = 0;
+    let request = RouteNetlinkMessage::NewQueueDiscipline(super::message(header, "pfifo", None));
+    netlink.change("set a queue", request, NLM_F_CREATE | NLM_F_REPLACE)
 }
