@@ -16,7 +16,7 @@ mod session;
 mod shared;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use self::control::Control;
+use self::control::{Control, Socket};
 pub use self::keeper::Sources;
 use self::keeper::{Keeper, Outcome};
 use self::orders::{Order, What};
@@ -37,6 +37,9 @@ use self::scrapes::Scrapes;
 use self::shared::Shared;
 use self::watch::Watches;
 use crate::api::methods::Done;
+use crate::containers::fabric::Kernel;
+use crate::containers::networks::Networks;
+use crate::containers::{self, server};
 
 /// Changes come in groups: as many links as an adapter has, or all steps of `ip`. After the first, this long is waited for the others.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -53,6 +56,8 @@ pub struct Options {
     pub teardown: bool,
     /// The control socket to be made, if systemd gives none.
     pub socket: Option<PathBuf>,
+    /// The socket for dockerd to be made, if systemd gives none.
+    pub docker: Option<PathBuf>,
     /// Where metrics can be read.
     pub metrics: Option<Address>,
 }
@@ -80,11 +85,19 @@ async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
     let changed = Arc::new(Notify::new());
     let mut watches = Watches::new(Arc::clone(&changed));
     let (orders, mut asked) = mpsc::channel::<Order>(1);
-    let listener = control::listener(options.socket.as_deref())?;
-    let _control = listener.map(|listener| {
+    let mut given = control::given()?;
+    let mut listener = |socket, path: Option<&Path>| match (given.remove(&socket), path) {
+        (None, Some(path)) => control::make(path, socket).map(Some),
+        (given, _) => Ok(given),
+    };
+    if let Some(listener) = listener(Socket::Control, options.socket.as_deref())? {
         let control = Arc::new(Control::new(Arc::clone(&shared), orders.clone()));
-        tokio::spawn(control::serve(listener, control))
-    });
+        tokio::spawn(control::serve(listener, control));
+    }
+    if let Some(listener) = listener(Socket::Docker, options.docker.as_deref())? {
+        let networks = Networks::new(&containers::folder(), Kernel);
+        tokio::spawn(server::serve(listener, Arc::new(networks)));
+    }
     if let Some(address) = &options.metrics {
         tokio::spawn(Scrapes::listen(address)?.serve(Arc::clone(&shared)));
     }

@@ -204,6 +204,12 @@ pub enum Error {
         /// What could not be undone.
         left: Vec<String>,
     },
+    /// A container's network or interface that cannot be as it was asked for.
+    #[error("{message}")]
+    Container {
+        /// What cannot be, why, and what to do.
+        message: String,
+    },
     /// Reading or writing failed.
     #[error("{what}: {source}")]
     Io {

@@ -8,6 +8,7 @@ pub mod capture;
 #[doc(hidden)]
 pub mod cli;
 pub mod compile;
+pub mod containers;
 pub mod daemon;
 pub mod dbc;
 pub mod error;

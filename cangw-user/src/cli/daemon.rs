@@ -14,6 +14,8 @@ use crate::daemon::{self, Address, Options, Sources};
 
 /// Where topologies are when no file is named.
 const FOLDER: &str = "/etc/cangw";
+/// Where dockerd looks for drivers; the name of the file is the driver's.
+const DOCKER: &str = "/run/docker/plugins/cangw.sock";
 
 /// Keeps topologies and rules true while CAN interfaces come and go.
 ///
@@ -32,6 +34,14 @@ pub struct Daemon {
     /// Make a control socket here, unless systemd passes one
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Be Docker's network driver `cangw` at this socket, unless systemd passes one
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        default_missing_value = DOCKER
+    )]
+    docker: Option<PathBuf>,
     /// Serve metrics for Prometheus by HTTP, at /metrics of an address of this machine, such as 127.0.0.1:9465, or of a Unix socket,
     /// such as /run/cangw/metrics.sock, which everybody may read
     #[arg(long, value_name = "ADDRESS")]
@@ -54,6 +64,7 @@ pub fn main() -> ExitCode {
         },
         teardown: daemon.teardown,
         socket: daemon.socket,
+        docker: daemon.docker,
         metrics: daemon.metrics,
     };
     match daemon::run(&options) {

@@ -103,24 +103,52 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The socket from systemd, or one that is made here; `None` when neither is wanted.
-pub(super) fn listener(path: Option<&Path>) -> Result<Option<UnixListener>> {
-    let mut given = sd_notify::listen_fds().context("cannot take the socket from systemd")?;
-    let listener = match (given.next(), path) {
-        (Some(fd), _) => {
-            // SAFETY: the service manager passed it to this process, which does not use it otherwise (`sd_listen_fds`).
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            StdListener::from(fd)
-        }
-        (None, Some(path)) => bind(path)?,
-        (None, None) => return Ok(None),
-    };
-    listener.set_nonblocking(true)?;
-    Ok(Some(UnixListener::from_std(listener)?))
+/// Sockets that the daemon serves, and the names of those from systemd (`FileDescriptorName=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Socket {
+    /// For cangw and other clients: everybody may connect, and is told what he may not do.
+    Control,
+    /// For dockerd.
+    Docker,
 }
 
-/// Makes a socket to which everybody can connect: whoever may not do anything there is told so.
-pub(super) fn bind(path: &Path) -> Result<StdListener> {
+impl Socket {
+    /// What those who may not connect to it are not given.
+    const fn umask(self) -> u32 {
+        match self {
+            Self::Control => 0o111,
+            Self::Docker => 0o177,
+        }
+    }
+}
+
+/// The sockets from systemd.
+pub(super) fn given() -> Result<HashMap<Socket, UnixListener>> {
+    let fds = sd_notify::listen_fds_with_names().context("cannot take sockets from systemd")?;
+    let listener = |(fd, name): (i32, String)| {
+        // SAFETY: the service manager passed it to this process, which does not use it otherwise (`sd_listen_fds`).
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = if name == "docker" {
+            Socket::Docker
+        } else {
+            Socket::Control
+        };
+        Ok((socket, listen(StdListener::from(fd))?))
+    };
+    fds.map(listener).collect()
+}
+
+/// Makes a socket.
+pub(super) fn make(path: &Path, socket: Socket) -> Result<UnixListener> {
+    listen(bind(path, socket)?)
+}
+
+fn listen(listener: StdListener) -> Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    Ok(UnixListener::from_std(listener)?)
+}
+
+fn bind(path: &Path, socket: Socket) -> Result<StdListener> {
     let named = || format!("cannot make the socket {}", path.display());
     match fs::symlink_metadata(path) {
         // Of a daemon that was killed; one that lives would answer.
@@ -137,7 +165,7 @@ pub(super) fn bind(path: &Path) -> Result<StdListener> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(named)?;
     }
-    let before = crate::kernel::syscall::set_umask(0o111);
+    let before = crate::kernel::syscall::set_umask(socket.umask());
     let listener = StdListener::bind(path);
     let _ = crate::kernel::syscall::set_umask(before);
     listener.with_context(named)

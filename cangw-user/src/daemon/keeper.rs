@@ -11,6 +11,9 @@ use tracing::info;
 use super::failures::{Failures, RETRY};
 use crate::api::methods::{Done, Down, Up};
 use crate::api::service::HealthReport;
+use crate::containers;
+use crate::containers::fabric::{HIDDEN, Kernel};
+use crate::containers::networks::Networks;
 use crate::error::{Error, Result};
 use crate::folder::entries;
 use crate::gateway::Gateway;
@@ -66,6 +69,8 @@ impl Sources {
 
 /// Name of the rules among topologies, which all have longer ones.
 const RULES: &str = "";
+/// That of all networks of containers, which is none that a topology can have.
+const NETWORKS: &str = "container networks";
 
 /// What came of a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,6 +132,7 @@ pub struct Keeper {
     gone: BTreeSet<String>,
     failures: Failures,
     stubborn: Stubborn,
+    networks: Networks<Kernel>,
 }
 
 impl Keeper {
@@ -142,6 +148,7 @@ impl Keeper {
             gone: BTreeSet::new(),
             failures: Failures::default(),
             stubborn: Stubborn::new(),
+            networks: Networks::new(&containers::folder(), Kernel),
         })
     }
 
@@ -197,6 +204,7 @@ impl Keeper {
     /// The namespaces whose interfaces matter, as far as they are there.
     pub fn namespaces(&self) -> Vec<NetNs> {
         let buses = self.topologies.iter().map(|t| buses_path(&t.name));
+        let buses = buses.chain([buses_path(HIDDEN)]);
         let buses = buses.filter_map(|path| NetNs::open(&path).ok());
         NetNs::current().into_iter().chain(buses).collect()
     }
@@ -224,6 +232,9 @@ impl Keeper {
             outcome.errors.push(e.to_string());
             outcome.again_at(Instant::now() + RETRY);
         }
+        // Behind the topologies, because networks can be their buses.
+        self.failures
+            .attempt(NETWORKS, &mut outcome, || self.networks.keep());
         let mut counts = (0, 0);
         self.failures.attempt(RULES, &mut outcome, || {
             counts = keep_rules()?;

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::control::bind;
+use super::control::{Socket, make};
 use super::metrics;
 use super::shared::Shared;
 
@@ -73,11 +73,7 @@ impl Scrapes {
     /// When the address cannot be had.
     pub fn listen(address: &Address) -> Result<Self> {
         match address {
-            Address::Unix(path) => {
-                let listener = bind(path)?;
-                listener.set_nonblocking(true)?;
-                Ok(Self::Unix(UnixListener::from_std(listener)?))
-            }
+            Address::Unix(path) => Ok(Self::Unix(make(path, Socket::Control)?)),
             Address::Loopback(address) => {
                 let failed = || format!("cannot serve metrics at {address}");
                 let listener = std::net::TcpListener::bind(address).with_context(failed)?;

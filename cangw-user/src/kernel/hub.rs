@@ -44,6 +44,8 @@ const LOST_LINK: &str = "+link_lost";
 const LINK: &str = "link_";
 /// Places of the smallest map.
 const LEAST: u32 = 8;
+/// Ports of a bus: a frame goes to all of them at once, and more than `net.core.netdev_max_backlog` (1000) find no room before the first is received.
+pub const MAX_PORTS: usize = 256;
 
 /// What there is of a bus in bpffs. To be used in the namespace of its interfaces.
 pub struct Hub<'a> {
@@ -82,6 +84,12 @@ impl<'a> Hub<'a> {
 
     fn link_pin(&self, ifindex: u32) -> PathBuf {
         self.pin(&format!("{LINK}{ifindex}"))
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.pin("ports").exists()
     }
 
     /// Makes it, with room for so many ports.
@@ -231,6 +239,12 @@ impl<'a> Hub<'a> {
         let places = self.places()?;
         let mut ports: Vec<u32> = places.iter().copied().flatten().collect();
         self.forget_others(&ports)?;
+        if ports.len() >= MAX_PORTS {
+            return Err(Error::Unsupported {
+                what: format!("room for another port on bus {}, which has {MAX_PORTS}", self.bus),
+                remedy: "take one off, or divide the bus in two and let a rule lead from one to the other".into(),
+            });
+        }
         if let Some(port) = limits {
             self::limits(self.pins)?
                 .insert(ifindex, port, 0)
@@ -305,6 +319,13 @@ impl<'a> Hub<'a> {
     }
 
     /// Removes what interfaces that vanished left behind.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_vanished(&self) -> Result<()> {
+        self.forget_others(&self.ports()?)
+    }
+
     fn forget_others(&self, ports: &[u32]) -> Result<()> {
         let prefix = self.pin_name(LINK);
         for name in self.pins.names()? {

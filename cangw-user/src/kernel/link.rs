@@ -108,6 +108,45 @@ pub(super) fn is_can(message: &LinkMessage) -> bool {
     message.header.link_layer_type == LinkLayerType::Can
 }
 
+/// Frames and data bytes that came from an interface and that were given to it since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Frames received.
+    pub received: u64,
+    /// Their data bytes.
+    pub received_bytes: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Their data bytes.
+    pub sent_bytes: u64,
+}
+
+fn traffic_in(message: &LinkMessage) -> Option<Traffic> {
+    let mut attributes = message.attributes.iter();
+    attributes.find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(counters) => Some(Traffic {
+            received: counters.rx_packets,
+            received_bytes: counters.rx_bytes,
+            sent: counters.tx_packets,
+            sent_bytes: counters.tx_bytes,
+        }),
+        _ => None,
+    })
+}
+
+/// Index, name and traffic of all interfaces of the current network namespace.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn traffic(netlink: &Netlink) -> Result<Vec<(u32, String, Traffic)>> {
+    let messages = messages(netlink)?;
+    let one = |message: &LinkMessage| {
+        let link = Link::new(message);
+        Some((link.index, link.name, traffic_in(message)?))
+    };
+    Ok(messages.iter().filter_map(one).collect())
+}
+
 /// Frames that an interface has received since it was made.
 ///
 /// # Errors
@@ -117,15 +156,11 @@ pub fn received(netlink: &Netlink, ifindex: u32) -> Result<u64> {
     message.header.index = ifindex;
     let request = RouteNetlinkMessage::GetLink(message);
     let answers = netlink.get("count the frames of an interface", request)?;
-    let attributes = answers.iter().flat_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(message) => message.attributes.as_slice(),
-        _ => &[],
-    });
-    let mut counters = attributes.filter_map(|attribute| match attribute {
-        LinkAttribute::Stats64(counters) => Some(counters.rx_packets),
+    let traffic = answers.iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => traffic_in(message),
         _ => None,
     });
-    Ok(counters.next().unwrap_or_default())
+    Ok(traffic.unwrap_or_default().received)
 }
 
 /// Creates a vxcan pair and brings its ends up: one here, and one in another namespace, with the sizes of the largest frames that they take. Gives

@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use cangw_common::abi::HubPort;
 use serde::{Deserialize, Serialize};
 
 use super::marks::{forget_dead, has_mark, mark, marked, unmark};
@@ -101,6 +102,24 @@ pub fn ecus() -> Result<Vec<(String, String)>> {
     }
     ecus.sort();
     Ok(ecus)
+}
+
+/// The topologies that have a virtual bus of this name, `BUS` or `TOPOLOGY.BUS`, with the bus's name.
+///
+/// # Errors
+/// As [`Host::shape`].
+pub(crate) fn with_bus(name: &str) -> Result<Vec<(String, String)>> {
+    let (topology, bus) = match name.split_once('.') {
+        Some((topology, bus)) => (Some(topology), bus),
+        None => (None, name),
+    };
+    let mut found = Vec::new();
+    for name in topologies(std::iter::empty())? {
+        if topology.is_none_or(|topology| topology == name) && buses_of(&name)?.contains_key(bus) {
+            found.push((name, bus.to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// The names of the topologies that are up. `routed` are those of which the gateway has routes.
@@ -418,7 +437,7 @@ impl Host {
 }
 
 /// The pins of the namespace of the buses, in which this is called.
-pub(super) fn pins() -> Result<Pins> {
+pub(crate) fn pins() -> Result<Pins> {
     Pins::open(true)?.ok_or(Error::NoBpffs)
 }
 
@@ -471,10 +490,22 @@ fn add_port((bus, prefix): (&str, &str), mtu: u32, other: (&str, &NetNs)) -> Res
         .map(|number| format!("{prefix}{number}"))
         .find(|name| !links.iter().any(|link| link.name == *name))
         .unwrap_or_default();
-    let ifindex = link::create_pair(&netlink, (&name, mtu), (other.0, mtu, other.1))?;
-    let hub = Hub::new(&pins, bus);
-    let added = reentry::set(&netlink, ifindex).and_then(|()| hub.add(ifindex, None));
+    let other = (other.0, mtu, other.1);
+    connect(&Hub::new(&pins, bus), (&name, mtu), other, None)
+}
+
+/// Makes a port of a bus of this name and for frames of this size, whose other end is an interface in another namespace.
+pub(crate) fn connect(
+    hub: &Hub<'_>,
+    port: (&str, u32),
+    other: (&str, u32, &NetNs),
+    limits: Option<&HubPort>,
+) -> Result<()> {
+    let netlink = Netlink::open()?;
+    let ifindex = link::create_pair(&netlink, port, other)?;
+    let added = reentry::set(&netlink, ifindex).and_then(|()| hub.add(ifindex, limits));
     if added.is_err() {
+        let _ = hub.remove(ifindex);
         let _ = link::delete(&netlink, ifindex);
     }
     added

@@ -23,17 +23,17 @@ pub fn made() -> Result<String> {
 }
 
 /// Marks the namespace in which this is called.
-pub(super) fn mark() -> Result<()> {
+pub(crate) fn mark() -> Result<()> {
     pins()?.mark(&made()?)
 }
 
 /// Undoes [`mark`], when the namespace has no name any more.
-pub(super) fn unmark() -> Result<()> {
+pub(crate) fn unmark() -> Result<()> {
     pins()?.unmark(&made()?)
 }
 
 /// Whether a namespace was made for a topology.
-pub(super) fn has_mark(namespace: &Path) -> Result<bool> {
+pub(crate) fn has_mark(namespace: &Path) -> Result<bool> {
     if !NetNs::is_there(namespace) {
         return Ok(false);
     }
@@ -56,7 +56,7 @@ pub(super) fn marked() -> Result<Vec<(u64, PathBuf)>> {
 }
 
 /// Removes what topologies' namespaces left among the pins that somebody else removed.
-pub(super) fn forget_dead() -> Result<()> {
+pub(crate) fn forget_dead() -> Result<()> {
     let made = marked()?;
     if made.is_empty() {
         return Ok(());
