@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::containers::fabric::{Bus, Fabric as _, Kernel};
 use crate::error::Result;
 use crate::folder::entries;
 use crate::gateway::Gateway;
@@ -13,12 +14,17 @@ use crate::kernel::pins;
 use crate::state::Settings;
 use crate::topology::host::{Host, NAMED, topologies};
 
-/// Takes down all topologies, deletes the rules and settings of all network namespaces, and removes what namespaces that are gone left behind. Tells
+/// Takes down all topologies and the buses of containers' networks, deletes the rules and settings of all network namespaces, and removes what namespaces that are gone left behind. Tells
 /// each step before it is taken.
 ///
 /// # Errors
 /// When privileges are missing, or the kernel refuses a step; those before it were taken.
 pub fn reset(told: &mut dyn FnMut(&dyn fmt::Display)) -> Result<()> {
+    crate::capability::require("taking everything down")?;
+    for bus in Kernel.own()? {
+        told(&format_args!("- bus of network {bus}"));
+        Kernel.remove_bus(&Bus::Own(bus, 0))?;
+    }
     // Until the end: what is made meanwhile is not to be taken for something left behind.
     let host = Host::open()?;
     for name in topologies(std::iter::empty())? {
@@ -47,6 +53,21 @@ pub fn reset(told: &mut dyn FnMut(&dyn fmt::Display)) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Folders of pins whose network namespaces are gone.
+///
+/// # Errors
+/// When the kernel refuses to tell.
+pub fn dead_pins() -> Result<Vec<PathBuf>> {
+    // What is made meanwhile is not to be taken for something left behind.
+    let _host = Host::open()?;
+    let mut dead = pins::folders()?;
+    for (_, namespace) in namespaces() {
+        let living = namespace.enter(pins::namespace_cookie)?;
+        dead.retain(|(number, _)| *number != living);
+    }
+    Ok(dead.into_iter().map(|(_, folder)| folder).collect())
 }
 
 /// All network namespaces that have a name or a process, each once.

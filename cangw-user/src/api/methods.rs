@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Method};
+use crate::containers;
+use crate::containers::fabric::Kernel;
+use crate::containers::report::NetworkReport;
 use crate::error::{Error, Result};
 use crate::file::Document;
 use crate::file::tables::RuleTable;
@@ -157,6 +160,8 @@ methods! {
     "sync" true Sync {} -> Done;
     /// The topologies that are up.
     "status" false Status {} -> Vec<TopologyReport>;
+    /// The CAN networks of containers, with the counters of their ports.
+    "networks" false Networks {} -> Vec<NetworkReport>;
     /// The steps that would make a topology as its file says.
     "diff" false Diff {
         /// The file's name, for errors.
@@ -191,6 +196,9 @@ pub struct TopReport {
     pub topologies: Vec<TopologyReport>,
     /// What was recorded, by interface.
     pub watched: BTreeMap<String, Vec<WatchedId>>,
+    /// The networks of containers.
+    #[serde(default)]
+    pub networks: Vec<NetworkReport>,
 }
 
 /// An ECU.
@@ -314,6 +322,7 @@ impl Top {
         }
         top.links = can_status::list(&Netlink::open()?)?;
         top.topologies = Host::open()?.report(top.report.rules.clone())?;
+        top.networks = Networks {}.done()?;
         Ok(top)
     }
 }
@@ -335,6 +344,13 @@ impl Sync {
 impl Status {
     fn done(self) -> Result<Vec<TopologyReport>> {
         Host::open()?.report(report()?.rules)
+    }
+}
+
+impl Networks {
+    fn done(self) -> Result<Vec<NetworkReport>> {
+        crate::capability::require("looking at the networks of containers")?;
+        containers::networks::Networks::new(&containers::folder(), Kernel).report()
     }
 }
 

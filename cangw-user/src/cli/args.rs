@@ -347,6 +347,24 @@ pub enum Command {
         /// The ECU, or TOPOLOGY.ECU
         ecu: String,
     },
+    /// Show the CAN networks of containers, with the counters of their ports
+    Networks {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what containers and network namespaces that are gone have left behind
+    ///
+    /// Docker is asked at /run/docker.sock, or at DOCKER_HOST, which networks and endpoints it has; where it does not answer, nothing of Docker's is
+    /// taken for left behind. The exit code is 0 when there was nothing, or everything was removed.
+    Doctor {
+        /// Remove it
+        #[arg(long)]
+        fix: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take everything of cangw off this host: topologies, the rules and settings of all network namespaces, and what namespaces that are gone left
     Reset,
     /// Print what a shell needs to complete command lines

@@ -8,7 +8,9 @@ use clap::CommandFactory as _;
 
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
 use super::daemon::Daemon;
-use super::{complete, dump, export, import, output, probe, top, topology, verdict, watch};
+use super::{
+    complete, containers, dump, export, import, output, probe, top, topology, verdict, watch,
+};
 use crate::api::client::Door;
 use crate::api::methods::{
     InterfaceSet, RuleAdd, RuleDelete, RuleFlush, RuleText, SettingsSet, SettingsShow, Sync,
@@ -90,6 +92,8 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Diff { file } => topology::diff(&file),
         Command::Graph { file, format } => topology::graph(&file, format),
         Command::Status { json } => topology::status(json),
+        Command::Networks { json } => containers::networks(json),
+        Command::Doctor { fix, json } => containers::doctor(fix, json),
         Command::Exec { ecu, command } => topology::exec(&ecu, &command),
         Command::Shell { ecu } => topology::shell(&ecu),
         Command::Reset => reset(&mut |step| eprintln!("{step}")),

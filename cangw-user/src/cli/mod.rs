@@ -3,6 +3,7 @@
 pub(crate) mod args;
 mod classic;
 mod commands;
+mod containers;
 pub mod daemon;
 mod dump;
 mod export;

@@ -4,12 +4,17 @@
 //! protocols.
 
 pub mod docker;
+pub mod dockerd;
+pub mod doctor;
 pub mod fabric;
 pub mod netavark;
 pub mod networks;
 pub mod options;
+pub mod report;
 pub mod server;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 

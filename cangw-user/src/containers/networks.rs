@@ -84,9 +84,7 @@ impl<F: Fabric> Networks<F> {
         store.save()?;
         let made = self.make_network(id, &network);
         if made.is_err() && is_new {
-            let _ = self.unmake_network(id, &network);
-            store.content.networks.remove(id);
-            store.save()?;
+            let _ = self.forget_network(&mut store, id);
         }
         made
     }
@@ -146,6 +144,20 @@ impl<F: Fabric> Networks<F> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// As [`Self::delete_unused`], if it is Podman's.
+    pub(super) fn delete_unused_of_podman(&self, id: &str) -> Result<()> {
+        let store = self.look()?;
+        let network = store
+            .as_ref()
+            .and_then(|store| store.content.networks.get(id));
+        let is_podmans = network.is_some_and(|network| network.engine == Engine::Podman);
+        drop(store);
+        if is_podmans {
+            self.delete_unused(id)?;
+        }
+        Ok(())
     }
 
     fn forget_network(&self, store: &mut Store, id: &str) -> Result<()> {
@@ -223,7 +235,8 @@ impl<F: Fabric> Networks<F> {
         store.save()?;
         let made = self.make_endpoint(id, &endpoint, &network, far, interface);
         if made.is_err() && before.is_none() {
-            self.unmake_endpoint(&mut store, id)?;
+            // What cannot be unmade stays remembered, and goes with the network.
+            let _ = self.unmake_endpoint(&mut store, id);
         }
         made
     }
@@ -326,6 +339,20 @@ impl<F: Fabric> Networks<F> {
         Ok(endpoint.is_some_and(|endpoint| endpoint.network == network))
     }
 
+    /// Whether Docker has made networks.
+    ///
+    /// # Errors
+    /// When what is remembered cannot be read.
+    pub fn has_docker(&self) -> Result<bool> {
+        let store = self.look()?;
+        let networks = store
+            .iter()
+            .flat_map(|store| store.content.networks.values());
+        Ok(networks
+            .into_iter()
+            .any(|network| network.engine == Engine::Docker))
+    }
+
     /// Makes all buses and ports that are remembered and not there, in containers that live.
     ///
     /// # Errors
@@ -390,7 +417,8 @@ pub(super) fn bus(id: &str, options: &NetworkOptions) -> Bus {
 }
 
 /// An identifier as engines show it.
-pub(super) fn short(id: &str) -> &str {
+#[must_use]
+pub fn short(id: &str) -> &str {
     id.get(..SHORT).unwrap_or(id)
 }
 

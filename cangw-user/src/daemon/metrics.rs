@@ -14,6 +14,8 @@ use prometheus_client::registry::Registry;
 use crate::api::Method as _;
 use crate::api::methods::{Top, TopReport};
 use crate::api::service::HealthReport;
+use crate::containers::networks::short;
+use crate::containers::report::PortReport;
 use crate::error::{Error, Result};
 use crate::gateway::RuleReport;
 use crate::kernel::can_status::{BusState, CanStatus};
@@ -112,6 +114,7 @@ impl Collector for Scrape {
         let mut writer = Writer(encoder);
         self.rules(&mut writer)?;
         self.interfaces(&mut writer)?;
+        self.ports(&mut writer)?;
         self.daemon(&mut writer)
     }
 }
@@ -238,6 +241,39 @@ impl Scrape {
             "bus_state",
             "The state of a controller on its bus: 1 for the one that it is in",
             states.flatten(),
+        )
+    }
+
+    fn ports(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let networks = self.top.networks.iter();
+        let ports: Vec<(&str, String, &PortReport)> = networks
+            .flat_map(|network| {
+                let ports = network.ports.iter();
+                ports.map(|port| (short(&network.id), port.name(), port))
+            })
+            .collect();
+        let frames = ports.iter().flat_map(|(network, name, port)| {
+            let counts = [("sent", port.sent), ("received", port.received)];
+            counts.map(|(direction, count)| {
+                let port = [("network", *network), ("port", name.as_str())];
+                ([&port[..], &[("direction", direction)]].concat(), count)
+            })
+        });
+        writer.counters(
+            "port_frames",
+            "Frames that an interface on a containers' network sent and was given",
+            frames,
+        )?;
+        let kept_back = ports.iter().flat_map(|(network, name, port)| {
+            port.kept_back().map(|(reason, count)| {
+                let port = [("network", *network), ("port", name.as_str())];
+                ([&port[..], &[("reason", reason)]].concat(), count)
+            })
+        });
+        writer.counters(
+            "port_kept_back_frames",
+            "Frames that the limits of an interface on a containers' network kept back",
+            kept_back,
         )
     }
 

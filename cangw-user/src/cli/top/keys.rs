@@ -57,7 +57,7 @@ impl Choice {
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Tab | KeyCode::Right => self.turn(1),
             KeyCode::BackTab | KeyCode::Left => self.turn(Pane::ALL.len() - 1),
-            KeyCode::Char(c @ '1'..='4') => self.show(Pane::ALL[c as usize - '1' as usize]),
+            KeyCode::Char(c @ '1'..='5') => self.show(Pane::ALL[c as usize - '1' as usize]),
             KeyCode::Char('s') => self.order = self.order.next(),
             KeyCode::Char('/') => self.typing = true,
             KeyCode::Char(' ') => self.paused = !self.paused,

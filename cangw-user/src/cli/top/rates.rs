@@ -6,6 +6,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::api::methods::TopReport;
+use crate::containers::networks::short;
+use crate::containers::report::{NetworkReport, PortReport};
 use crate::gateway::{Report, RuleReport, WatchedId};
 use crate::kernel::can_status::{BusState, CanStatus};
 use crate::rule::kind_name;
@@ -29,6 +31,7 @@ pub struct Rates {
     pub interfaces: Vec<InterfaceRate>,
     pub rules: Vec<RuleRate>,
     pub ids: Vec<IdRate>,
+    pub ports: Vec<PortRate>,
 }
 
 /// A virtual bus.
@@ -73,6 +76,20 @@ pub struct RuleRate {
     pub deleted: u64,
     /// Every counter, for who opens the rule.
     pub counters: Vec<(&'static str, u64)>,
+}
+
+/// A container's interface, or the host's, on a network.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PortRate {
+    /// First digits of the network's identifier.
+    pub network: String,
+    /// Its container or endpoint and its interface.
+    pub port: String,
+    pub sent_rate: f64,
+    pub received_rate: f64,
+    /// Frames that its limits kept back, by reason.
+    pub kept_back: [(&'static str, u64); 4],
+    pub kept_back_rate: f64,
 }
 
 /// An identifier on an interface whose rules record them.
@@ -237,9 +254,32 @@ impl Rates {
                 data: data.map(|byte| format!("{byte:02X}")).collect(),
             }
         });
+        let key = |network: &NetworkReport, port: &PortReport| {
+            (network.id.clone(), port.endpoint.clone())
+        };
+        let all_ports = |top: &'a TopReport| {
+            let networks = top.networks.iter();
+            networks.flat_map(|network| network.ports.iter().map(move |port| (network, port)))
+        };
+        let ports_before: HashMap<_, &PortReport> = all_ports(before)
+            .map(|(network, port)| (key(network, port), port))
+            .collect();
+        let ports = all_ports(now).map(|(network, port)| {
+            let was = ports_before.get(&key(network, port));
+            let kept = |port: &PortReport| port.kept_back().iter().map(|(_, n)| n).sum();
+            PortRate {
+                network: short(&network.id).to_owned(),
+                port: port.name(),
+                sent_rate: rate(port.sent, was.map(|was| was.sent)),
+                received_rate: rate(port.received, was.map(|was| was.received)),
+                kept_back: port.kept_back(),
+                kept_back_rate: rate(kept(port), was.map(|was| kept(was))),
+            }
+        });
         Self {
             seconds,
             ids: ids.collect(),
+            ports: ports.collect(),
             buses,
             interfaces,
             rules,

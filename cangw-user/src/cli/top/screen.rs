@@ -54,6 +54,7 @@ fn head_line(rates: &Rates, choice: &Choice) -> Line<'static> {
             Pane::Interfaces => rates.interfaces.len(),
             Pane::Rules => rates.rules.len(),
             Pane::Ids => rates.ids.len(),
+            Pane::Ports => rates.ports.len(),
         };
         let text = format!(" {number} {} ({rows}) ", pane.title());
         let style = if pane == choice.pane {

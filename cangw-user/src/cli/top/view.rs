@@ -12,10 +12,17 @@ pub enum Pane {
     #[default]
     Rules,
     Ids,
+    Ports,
 }
 
 impl Pane {
-    pub const ALL: [Self; 4] = [Self::Buses, Self::Interfaces, Self::Rules, Self::Ids];
+    pub const ALL: [Self; 5] = [
+        Self::Buses,
+        Self::Interfaces,
+        Self::Rules,
+        Self::Ids,
+        Self::Ports,
+    ];
 
     pub const fn title(self) -> &'static str {
         match self {
@@ -23,6 +30,7 @@ impl Pane {
             Self::Interfaces => "interfaces",
             Self::Rules => "rules",
             Self::Ids => "ids",
+            Self::Ports => "ports",
         }
     }
 }
@@ -179,6 +187,38 @@ pub fn table(pane: Pane, rates: &Rates, order: &Order, filter: &str) -> Table {
                     index: 0,
                     rate: id.rate,
                     dropped: 0.0,
+                })
+                .collect(),
+        ),
+        Pane::Ports => (
+            &[
+                "port",
+                "network",
+                "sent",
+                "received",
+                "denied",
+                "over rate",
+                "filtered",
+                "too large",
+            ],
+            rates
+                .ports
+                .iter()
+                .map(|port| {
+                    let mut cells = vec![
+                        port.port.clone(),
+                        port.network.clone(),
+                        per_second(port.sent_rate),
+                        per_second(port.received_rate),
+                    ];
+                    cells.extend(port.kept_back.iter().map(|(_, frames)| frames.to_string()));
+                    Row {
+                        cells,
+                        alarm: port.kept_back_rate > 0.0,
+                        index: 0,
+                        rate: port.sent_rate + port.received_rate,
+                        dropped: port.kept_back_rate,
+                    }
                 })
                 .collect(),
         ),
