@@ -5,6 +5,7 @@ mod buses;
 mod capture;
 mod clean;
 mod daemon;
+mod docker;
 mod drop_in;
 mod edits;
 mod engines;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,12 +37,27 @@ impl Daemon {
         daemon
     }
 
+    /// As [`Self::start`], with a folder in which it remembers containers' networks.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_with_state(namespace: &Namespace, state: &Path, arguments: &[&str]) -> Self {
+        let mut daemon = Self::spawn_with(namespace, Some(state), arguments);
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
     /// Starts it.
     ///
     /// # Panics
     /// When there is no such program.
     #[must_use]
     pub fn spawn(namespace: &Namespace, arguments: &[&str]) -> Self {
+        Self::spawn_with(namespace, None, arguments)
+    }
+
+    fn spawn_with(namespace: &Namespace, state: Option<&Path>, arguments: &[&str]) -> Self {
         static COPY: LazyLock<File> =
             LazyLock::new(|| in_memory(&Cangw::Ours.path().with_file_name("cangwd")));
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -69,6 +84,7 @@ impl Daemon {
         let mut command = namespace.command(path_of(&COPY));
         // Should this process be killed.
         sys::limit_time(&mut command, 900);
+        command.envs(state.map(|state| ("STATE_DIRECTORY", state)));
         let child = command
             .args(arguments)
             .env("NOTIFY_SOCKET", &socket)

@@ -6,6 +6,7 @@ pub mod backlog;
 pub mod can_gw;
 pub mod daemon;
 pub mod diff;
+pub mod docker;
 pub mod frame;
 pub mod keeper;
 pub mod kernel;

@@ -61,6 +61,20 @@ impl Namespace {
         }
     }
 
+    /// That of a process, such as a container's first.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    pub fn of_process(id: u32) -> Self {
+        let file = File::open(format!("/proc/{id}/ns/net"));
+        Self {
+            name: String::new(),
+            file: file.unwrap_or_else(|e| panic!("no process {id}: {e}")),
+            is_ours: false,
+        }
+    }
+
     /// Its name for `ip netns`.
     #[must_use]
     pub fn name(&self) -> &str {

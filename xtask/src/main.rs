@@ -6,6 +6,7 @@ mod build;
 mod demo;
 mod diff;
 mod dist;
+mod docker;
 mod fuzz;
 mod guest;
 mod initramfs;

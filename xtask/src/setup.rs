@@ -4,12 +4,13 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::kernel::{self, Line};
 use crate::workspace::{cargo, execute, step};
-use crate::{apt, tool, toolchain};
+use crate::{apt, docker, tool, toolchain};
 
 /// Install what building and testing need.
 ///
 /// Each verb does its own part of this by itself; this one does all of it at once. On Debian and Ubuntu the packages come
-/// through apt-get (with sudo unless root); elsewhere it says what to install. Test kernels are kept in target/kernels.
+/// through apt-get (with sudo unless root); elsewhere it says what to install. Test kernels are kept in target/kernels,
+/// and Docker, for the tests, in target/docker.
 #[derive(clap::Args)]
 pub struct Options {
     /// Fetch the newest test kernels, also when older ones of their lines are there
@@ -31,6 +32,7 @@ pub fn run(options: &Options) -> Result<()> {
             kernel::ensure(line)?
         };
     }
+    docker::ensure()?;
     step("everything is there");
     Ok(())
 }

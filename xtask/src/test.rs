@@ -14,7 +14,7 @@ use self::report::{Count, Report};
 use crate::guest::{self, Machine};
 use crate::kernel::{self, Kernel, Line};
 use crate::workspace::{capture, cargo, execute, forward, target};
-use crate::{bench, build, diff, dist, fuzz, lint, setup};
+use crate::{bench, build, diff, dist, docker, fuzz, lint, setup};
 
 /// Guests that run at the same time.
 const GUESTS: usize = 2;
@@ -46,10 +46,11 @@ pub struct Options {
 
 /// Name of the differential test, for --filter.
 const DIFF: &str = "differential";
-/// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel, and those of the daemon's API, of `cangw top` and of the
-/// Debian package, for which the kernel makes no difference.
-const ON_ONE: [&str; 6] = [
+/// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel, and those of the daemon's API, of `cangw top`, of the
+/// Debian package and of daemons that are killed, for which the kernel makes no difference.
+const ON_ONE: [&str; 7] = [
     "api::",
+    "docker::kills",
     "drop_in::cases",
     "drop_in::hops",
     "drop_in::errors",
@@ -145,6 +146,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
         let mut kernels = Vec::new();
         report.step("kernels", || {
             setup::guest()?;
+            docker::ensure()?;
             let all = Line::ALL.to_vec();
             let lines = if options.kernel.is_empty() {
                 &all

@@ -204,12 +204,12 @@ fn flag(given: &Given, key: &str) -> Result<bool> {
     }
 }
 
-/// Ranges, separated by commas or spaces: where options are separated by commas themselves, spaces are at hand.
+/// Ranges, separated by commas or, where options are separated by commas themselves (`docker network connect --driver-opt`), by `+`.
 fn ranges(given: &Given, key: &str) -> Result<Vec<IdRange>> {
     let Some(text) = given.get(key) else {
         return Ok(Vec::new());
     };
-    let texts = text.split([',', ' ']).filter(|text| !text.is_empty());
+    let texts = text.split([',', '+']).filter(|text| !text.is_empty());
     let ranges: Vec<IdRange> = texts.map(|text| value(key, text)).collect::<Result<_>>()?;
     if ranges.is_empty() {
         return Err(wrong(

@@ -336,7 +336,7 @@ fn options_are_checked_and_become_limits() {
         (given(&[("prefix", "can0")]), "no digit at the end"),
         (given(&[("prefix", "muchtoolongone")]), "at most 12"),
         (given(&[("allow", "800")]), "identifiers"),
-        (given(&[("allow", " ")]), "a list of identifiers"),
+        (given(&[("allow", "+")]), "a list of identifiers"),
         (given(&[("filter", "1FF-100")]), "identifiers"),
         (given(&[("rate", "fast")]), "100/s"),
     ] {
@@ -365,7 +365,7 @@ fn options_are_checked_and_become_limits() {
 
     let network = given(&[("fd", "true"), ("allow", "100-10F"), ("rate", "100/s")]);
     let port = PortOptions::parse(
-        &given(&[("fd", "false"), ("filter", "200 18DAF100-18DAF1FF")]),
+        &given(&[("fd", "false"), ("filter", "200+18DAF100-18DAF1FF")]),
         &network,
     )
     .expect("good options");

@@ -183,8 +183,7 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// When the kernel refuses.
     pub fn renew(&self) -> Result<()> {
-        let room = self.map()?.len();
-        self.grow(room, &self.ports()?)
+        self.grow(self.room()?, &self.ports()?)
     }
 
     /// Gives all ports another program, whose map has more room.
@@ -221,6 +220,14 @@ impl<'a> Hub<'a> {
             Err(e) => Err(failed("read the ports of a bus")(e)),
         };
         (0..map.len()).map(place).collect()
+    }
+
+    /// How many ports it has room for, before it grows.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn room(&self) -> Result<u32> {
+        Ok(self.map()?.len())
     }
 
     /// Indices of its interfaces.

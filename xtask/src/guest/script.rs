@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Machine;
 use crate::kernel::Kernel;
-use crate::workspace;
+use crate::{docker, workspace};
 
 const FOLDERS_OF_PROGRAMS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -60,7 +60,12 @@ fn environment() -> Vec<OsString> {
     let mut path = workspace::target().join("release").into_os_string();
     path.push(":");
     path.push(FOLDERS_OF_PROGRAMS);
-    let fixed = [("HOME".into(), "/root".into()), ("PATH".into(), path)];
+    let docker = docker::folder().into_os_string();
+    let fixed = [
+        ("HOME".into(), "/root".into()),
+        ("PATH".into(), path),
+        ("CANGW_TEST_DOCKER".into(), docker),
+    ];
     let passed = env::vars_os().filter(|(name, _)| {
         let name = name.as_bytes();
         matches!(name, b"CI" | b"TERM" | b"RUST_BACKTRACE" | b"RUST_LOG")
