@@ -51,6 +51,8 @@ pub struct Bus {
     pub policy: Policy,
     /// Whether programs on the gateway miss what routes forward.
     pub exclusive: bool,
+    /// Whether containers can join it. A virtual bus has room for them in any case; a real device gets one beside it.
+    pub containers: bool,
 }
 
 /// A real CAN device (ip-link(8), `type can`).
@@ -109,9 +111,10 @@ impl Topology {
     }
 
     /// Whether there is a virtual bus.
-    fn is_hub(&self, bus: &str) -> bool {
+    pub(crate) fn is_hub(&self, bus: &str) -> bool {
         let described = self.buses.get(bus);
-        described.is_some_and(|bus| bus.device.is_none()) || self.ports(bus).next().is_some()
+        described.is_some_and(|bus| bus.device.is_none() || bus.containers)
+            || self.ports(bus).next().is_some()
     }
 
     /// Rules between the interfaces of buses that have a real device and ECUs: all frames pass, whatever routes say.

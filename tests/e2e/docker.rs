@@ -3,8 +3,9 @@
 mod kills;
 mod ports;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cangw::containers::fabric::HIDDEN;
@@ -53,6 +54,17 @@ pub fn is_gone(docker: &Docker<'_>, namespace: &Namespace) {
 /// A socket of a container that gets everything and nothing of its own.
 pub fn socket(container: &Namespace, interface: &str) -> CanSocket {
     CanSocket::open(container, interface).without_loopback()
+}
+
+/// Waits for something that surely comes.
+pub fn wait(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("it does not come");
 }
 
 /// A frame from one reaches all others, once, and nobody else.
@@ -243,12 +255,7 @@ fn containers_are_on_a_bus_of_a_topology() {
     let engine = Namespace::of_others("car.engine");
     let is_back =
         |container: &Namespace| container.output("ip", &["-brief", "link"]).contains("can0");
-    for _ in 0..100 {
-        if is_back(&on_body) && is_back(&on_chassis) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait(|| is_back(&on_body) && is_back(&on_chassis));
     let (engine, body) = (socket(&engine, "can0"), socket(&on_body, "can0"));
     let chassis = socket(&on_chassis, "can0");
     reaches(
@@ -265,4 +272,61 @@ fn containers_are_on_a_bus_of_a_topology() {
     let _ = docker.cangw("down car");
     is_gone(&docker, &namespace);
     let _ = fs::remove_file(&file);
+}
+
+/// The image that `cargo xtask image` has made.
+fn image() -> PathBuf {
+    let this = std::env::current_exe().expect("a process knows its executable");
+    let tars = this
+        .ancestors()
+        .map(|folder| folder.join("image/cangw-car.tar"));
+    tars.into_iter()
+        .find(|tar| tar.is_file())
+        .expect("there is an image: `cargo xtask image` makes it")
+}
+
+/// The example: five containers of an image without a registry, two buses, a gateway, and a display by TCP.
+#[test]
+fn containers_are_a_small_car() {
+    let namespace = Namespace::new("docker");
+    let docker = Docker::start(&namespace, &[]);
+    docker.must(&format!("import {} cangw-car", image().display()));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/containers/compose.yaml");
+    docker.compose(&file, "--project-name car up --detach");
+    let dashboard = || docker.must("logs car-dashboard-1");
+    wait(|| {
+        let shown = dashboard();
+        ["open", "locked"].iter().all(|state| {
+            shown
+                .lines()
+                .any(|line| line.contains("rpm") && line.ends_with(state))
+        })
+    });
+    let address = docker.must(
+        "inspect --format {{.NetworkSettings.Networks.car_display.IPAddress}} car-dashboard-1",
+    );
+    let shown = namespace.output("busybox", &["nc", "-w", "5", &address, "8080"]);
+    assert!(shown.contains(" km/h  doors "), "{shown}");
+    // What is on each bus: the gateway lets two identifiers pass, in one direction.
+    let on = |interface: &str| {
+        let socket = CanSocket::open(&namespace, interface);
+        std::thread::sleep(Duration::from_secs(1));
+        let ids = socket.drain().into_iter().map(|frame| frame.id());
+        ids.collect::<BTreeSet<u32>>()
+    };
+    assert_eq!(on("powertrain0"), BTreeSet::from([0x0C8, 0x1A0]));
+    assert_eq!(
+        on("body0"),
+        BTreeSet::from([0x320]),
+        "what rules send there is not heard again on the host"
+    );
+    let ports = networks(&docker);
+    let ports = ports
+        .iter()
+        .flat_map(|network| network["ports"].as_array().expect("a list"));
+    let kept = ports.map(|port| port["over_rate"].as_u64().expect("a number"));
+    assert_eq!(kept.sum::<u64>(), 0);
+    docker.compose(&file, "--project-name car down --timeout 5");
+    assert_eq!(docker.cangw("rule list").stdout, "");
+    is_gone(&docker, &namespace);
 }

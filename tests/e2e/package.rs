@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cangw_tests::sys;
+use serde_json::json;
 
 /// Mounts what a system needs, and becomes its first process. `$1` is its root.
 const BOOT: &str = r#"set -e
@@ -107,14 +108,19 @@ impl System {
         }
     }
 
-    /// A command in it.
-    fn command(&self, line: &str) -> Option<Command> {
+    /// The number of its first process, once there is one.
+    fn first(&self) -> Option<String> {
         let unshare = self.running.as_ref()?.id();
         let children = format!("/proc/{unshare}/task/{unshare}/children");
         let first = fs::read_to_string(children).ok()?;
+        first.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// A command in it.
+    fn command(&self, line: &str) -> Option<Command> {
         let mut command = Command::new("nsenter");
         command
-            .args(["--target", first.split_whitespace().next()?, "--all"])
+            .args(["--target", &self.first()?, "--all"])
             .arg("chroot")
             .arg(self.root())
             .args(["env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-c"])
@@ -226,6 +232,7 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
         assert!(journal.contains("car: + ECU engine"), "{journal}");
         if boot == 1 {
             privileges(&system);
+            containers(&system);
             killed(&system);
             // An upgrade beside the running daemon.
             system.must(&format!("dpkg --no-triggers -i /{NAME}"));
@@ -239,7 +246,7 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
     system.must("dpkg --no-triggers -r cangw");
     system.must(&format!("dpkg --no-triggers -i /{NAME}"));
     system.until(IS_ACTIVE);
-    system.must("systemctl is-enabled cangwd.service cangwd.socket");
+    system.must("systemctl is-enabled cangwd.service cangwd.socket cangwd-docker.socket");
     system.must(&format!("dpkg --no-triggers -r cangw && rm /{NAME}"));
     assert_eq!(
         system.must("ip netns list; ip -br link | grep -v '^lo '; true"),
@@ -283,6 +290,47 @@ fn privileges(system: &System) {
     refuse("cangw-read", "sync");
     system.must(&nobody("cangw", "sync"));
     refuse("nogroup", "status");
+}
+
+/// Docker and Podman find their drivers, which may do all that they have to.
+fn containers(system: &System) {
+    let mode = system.must("stat -c '%a %U %G' /run/docker/plugins/cangw.sock /var/lib/cangw");
+    assert_eq!(mode, "600 root root\n700 root root\n");
+    let socket = format!(
+        "/proc/{}/root/run/docker/plugins/cangw.sock",
+        system.first().expect("it runs")
+    );
+    let call = |name: &str, body| {
+        let answer = cangw_tests::docker::call(Path::new(&socket), name, &body);
+        assert_eq!(answer.get("Err"), None, "{name}");
+    };
+    let (network, endpoint) = ("ab".repeat(32), "cd".repeat(32));
+    let options = json!({ "com.docker.network.generic": { "bus": "body", "host_if": "tool0" } });
+    call(
+        "CreateNetwork",
+        json!({ "NetworkID": network, "Options": options }),
+    );
+    call(
+        "CreateEndpoint",
+        json!({ "NetworkID": network, "EndpointID": endpoint }),
+    );
+    let links = system.must("ip -br link");
+    assert!(
+        links.contains("tool0") && links.contains("cgcdcdcdcdcdcd"),
+        "{links}"
+    );
+    let networks = system.must("cangw networks");
+    assert!(
+        networks.contains("network abababababab of docker"),
+        "{networks}"
+    );
+    call("DeleteNetwork", json!({ "NetworkID": network }));
+    assert_eq!(
+        system.must("cangw networks; cangw doctor"),
+        "nothing was left behind\n"
+    );
+    let info = system.must("/usr/libexec/netavark/cangw info");
+    assert!(info.contains("\"api_version\":\"1.0.0\""), "{info}");
 }
 
 /// When it is killed, systemd starts it again, and nothing happens to the topology.

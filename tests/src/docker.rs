@@ -1,10 +1,14 @@
 //! A dockerd of a test, with a `cangwd` as its network driver, in a network namespace.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::daemon::Daemon;
 use crate::namespace::Namespace;
@@ -15,6 +19,8 @@ use crate::tool::{Answer, Cangw};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Name of the image that all containers are made of.
 pub const IMAGE: &str = "box";
+/// The driver's control socket.
+pub const CONTROL: &str = "/run/cangw/cangwd.sock";
 /// Folders that dockerd and containerd write to and that are the host's: a layer in memory lies above each.
 const LAYERS: [&str; 2] = ["/etc", "/opt"];
 
@@ -62,9 +68,7 @@ impl<'a> Docker<'a> {
     /// # Panics
     /// When it does not start.
     pub fn start_cangwd(&mut self, topologies: &[&str]) {
-        let socket = self.control();
-        let socket = socket.to_str().expect("a path of letters");
-        let arguments = [&["--docker", "--socket", socket], topologies].concat();
+        let arguments = [&["--docker", "--socket", CONTROL], topologies].concat();
         let state = self.state();
         self.cangwd = Some(Daemon::start_with_state(self.namespace, &state, &arguments));
     }
@@ -162,10 +166,19 @@ impl<'a> Docker<'a> {
         self.home.join("state")
     }
 
-    /// The driver's control socket.
-    #[must_use]
-    pub fn control(&self) -> PathBuf {
-        self.home.join("cangwd.sock")
+    /// Runs `docker compose` with a file, and arguments divided at spaces.
+    ///
+    /// # Panics
+    /// When it does not succeed.
+    pub fn compose(&self, file: &Path, arguments: &str) {
+        let mut command = self.command("usr/libexec/docker/cli-plugins/docker-compose");
+        sys::limit_time(&mut command, 240);
+        let command = command
+            .arg("--file")
+            .arg(file)
+            .args(arguments.split_whitespace());
+        let answer = Answer::from(command.output().expect("docker-compose runs"));
+        assert_eq!(answer.code, 0, "{}\n{}", answer.stderr, self.log());
     }
 
     /// A client of its own, for another thread.
@@ -266,6 +279,27 @@ impl<'a> Docker<'a> {
     }
 }
 
+/// Calls a driver at a socket as dockerd does.
+///
+/// # Panics
+/// When it does not answer.
+#[must_use]
+pub fn call(socket: &Path, name: &str, body: &Value) -> Value {
+    let mut stream = UnixStream::connect(socket).expect("a socket");
+    let body = body.to_string();
+    let request = format!(
+        "POST /NetworkDriver.{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream
+        .write_all(request.as_bytes())
+        .expect("it takes a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a body");
+    serde_json::from_str(body).expect("the body is JSON")
+}
+
 /// A call of `docker` that is to be made.
 pub struct Client(Command);
 
@@ -306,7 +340,9 @@ impl Drop for Docker<'_> {
             let _ = Command::new("umount").arg("--lazy").arg(mount).output();
         }
         let _ = fs::remove_dir_all(&self.home);
-        let _ = fs::remove_dir_all("/run/docker");
+        for folder in ["/run/docker", "/run/cangw"] {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
 }
 

@@ -11,9 +11,9 @@ pub struct Options {}
 
 pub fn run() -> Result<()> {
     setup::compiler()?;
-    step("building cangw and cangwd");
+    step("building cangw, cangwd and cangw-netavark");
     execute(cargo().args(["build", "--release", "--package", "cangw", "--bins"]))?;
-    for program in ["cangw", "cangwd"] {
+    for program in ["cangw", "cangwd", "cangw-netavark"] {
         step(target().join("release").join(program).display());
     }
     Ok(())

@@ -25,7 +25,7 @@ const TOOLS: &[tool::Tool] = &[
 ];
 
 /// Files of the package that are text here: place, text.
-const TEXTS: [(&str, &str); 4] = [
+const TEXTS: [(&str, &str); 5] = [
     (
         "usr/lib/systemd/system/cangwd.service",
         include_str!("dist/cangwd.service"),
@@ -35,10 +35,21 @@ const TEXTS: [(&str, &str); 4] = [
         include_str!("dist/cangwd.socket"),
     ),
     (
+        "usr/lib/systemd/system/cangwd-docker.socket",
+        include_str!("dist/cangwd-docker.socket"),
+    ),
+    (
         "usr/lib/sysusers.d/cangw.conf",
         include_str!("dist/sysusers.conf"),
     ),
     ("etc/cangw/README", README),
+];
+/// Programs, and their places.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("cangw", "usr/bin/cangw"),
+    ("cangwd", "usr/sbin/cangwd"),
+    // netavark looks for plugins in this folder; the name of the file is the driver's.
+    ("cangw-netavark", "usr/libexec/netavark/cangw"),
 ];
 const README: &str = "Topologies in this folder (*.toml) are made and kept by cangwd. After a change: systemctl reload cangwd\n\
     Examples: /usr/share/doc/cangw/examples\n";
@@ -70,7 +81,7 @@ pub fn package() -> Result<PathBuf> {
     let _ = fs::remove_dir_all(&home);
     let release = target().join("release");
     let cangw = release.join("cangw");
-    for (program, place) in [("cangw", "usr/bin/cangw"), ("cangwd", "usr/sbin/cangwd")] {
+    for (program, place) in PROGRAMS {
         let to = stage.join(place);
         make_parent(&to)?;
         execute(
@@ -131,7 +142,7 @@ fn documents(stage: &Path, cangw: &Path) -> Result<()> {
         write(&doc.join(to), &read(&root().join(from))?)?;
     }
     compress(&root().join("CHANGELOG.md"), &doc)?;
-    for folder in ["docs", "examples"] {
+    for folder in ["docs", "examples", "examples/containers"] {
         for file in fs::read_dir(root().join(folder))? {
             let file = file?;
             // Not the raw numbers of measurements.
@@ -157,7 +168,7 @@ fn control(home: &Path, stage: &Path) -> Result<()> {
         Command::new("dpkg-shlibdeps")
             .current_dir(home)
             .arg("-O")
-            .args(["usr/bin/cangw", "usr/sbin/cangwd"].map(|place| stage.join(place))),
+            .args(PROGRAMS.map(|(_, place)| stage.join(place))),
     )?;
     let Some(libraries) = depends.trim().strip_prefix("shlibs:Depends=") else {
         bail!("dpkg-shlibdeps said {depends:?}");
@@ -172,7 +183,8 @@ fn control(home: &Path, stage: &Path) -> Result<()> {
          Priority: optional\n\
          Description: CAN gateway in eBPF\n \
          Filters, edits and forwards CAN frames between interfaces in the kernel, in place of\n \
-         can-gw; makes networks of virtual ECUs, and keeps them with a daemon.\n",
+         can-gw; makes networks of virtual ECUs, and keeps them with a daemon; is Docker's and\n \
+         Podman's driver for CAN networks of containers.\n",
         architecture()?
     );
     write(&stage.join("DEBIAN/control"), text.as_bytes())?;

@@ -9,15 +9,21 @@ use anyhow::{Context as _, Result};
 use crate::apt;
 use crate::workspace::{execute, step, target};
 
-/// What dockerd and its client take, beside what every Debian has.
-const PACKAGES: [&str; 5] = [
-    "docker.io",
-    "containerd",
-    "runc",
-    "tini",
-    "libdevmapper1.02.1",
+/// The suites, and what is taken from each: dockerd and its client, and what they need beside what every Debian has.
+const PACKAGES: [(&str, &[&str]); 2] = [
+    (
+        "bookworm",
+        &[
+            "docker.io",
+            "containerd",
+            "runc",
+            "tini",
+            "libdevmapper1.02.1",
+        ],
+    ),
+    // The older suite has none that is one program.
+    ("trixie", &["docker-compose"]),
 ];
-const SUITE: &str = "bookworm";
 
 /// Where it is, or will be.
 pub fn folder() -> PathBuf {
@@ -40,16 +46,19 @@ pub fn ensure() -> Result<()> {
 
 fn fetch() -> Result<()> {
     let folder = folder();
-    let apt = apt::Scratch::new(&folder.join("apt"), &[SUITE])?;
-    for package in apt.download(&PACKAGES.map(str::to_owned))? {
-        execute(
-            Command::new("dpkg")
-                .arg("--extract")
-                .arg(package)
-                .arg(&folder),
-        )?;
+    for (suite, names) in PACKAGES {
+        let apt = apt::Scratch::new(&folder.join("apt"), &[suite])?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        for package in apt.download(&names)? {
+            execute(
+                Command::new("dpkg")
+                    .arg("--extract")
+                    .arg(package)
+                    .arg(&folder),
+            )?;
+        }
+        fs::remove_dir_all(folder.join("apt"))?;
     }
-    fs::remove_dir_all(folder.join("apt"))?;
     File::create(folder.join("complete"))?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod dist;
 mod docker;
 mod fuzz;
 mod guest;
+mod image;
 mod initramfs;
 mod kernel;
 mod lint;
@@ -39,6 +40,7 @@ enum Verb {
     Bench(bench::Options),
     Fuzz(fuzz::Options),
     Dist(dist::Options),
+    Image(image::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Lint(_) => lint::run().map(|()| 0),
         Verb::Bench(options) => bench::run(&options),
         Verb::Dist(_) => dist::run().map(|()| 0),
+        Verb::Image(_) => image::run().map(|_| 0),
         Verb::Fuzz(options) => fuzz::run(&options).map(|()| 0),
     };
     match outcome {

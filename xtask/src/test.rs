@@ -14,7 +14,7 @@ use self::report::{Count, Report};
 use crate::guest::{self, Machine};
 use crate::kernel::{self, Kernel, Line};
 use crate::workspace::{capture, cargo, execute, forward, target};
-use crate::{bench, build, diff, dist, docker, fuzz, lint, setup};
+use crate::{bench, build, diff, dist, docker, fuzz, image, lint, setup};
 
 /// Guests that run at the same time.
 const GUESTS: usize = 2;
@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long)]
     only: Option<Part>,
     /// Run all end-to-end tests on all kernels. Otherwise those that the differential test covers in other ways (the scripts of drop_in::cases,
-    /// drop_in::hops and drop_in::errors), and that of the package, run on 6.12 only
+    /// drop_in::hops and drop_in::errors), and those of the package, the API and daemons that are killed, run on 6.12 only
     #[arg(long)]
     all: bool,
     /// Seconds after which a guest is killed
@@ -48,8 +48,9 @@ pub struct Options {
 const DIFF: &str = "differential";
 /// Tests that compare scripts with can-gw, as the differential test compares random ones on each kernel, and those of the daemon's API, of `cangw top`, of the
 /// Debian package and of daemons that are killed, for which the kernel makes no difference.
-const ON_ONE: [&str; 7] = [
+const ON_ONE: [&str; 8] = [
     "api::",
+    "docker::containers_are",
     "docker::kills",
     "drop_in::cases",
     "drop_in::hops",
@@ -133,6 +134,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
     if options.only != Some(Part::Host) {
         report.step("build", || build::run().map(|()| Count::default()))?;
         report.step("package", || dist::package().map(|_| Count::default()))?;
+        report.step("image", || image::run().map(|_| Count::default()))?;
         let mut programs = Vec::new();
         report.step("compile end-to-end tests", || {
             programs = end_to_end_programs()?;
@@ -265,6 +267,8 @@ exit $status"#;
     );
     let machine = Machine {
         can_hw: true,
+        // dockerd and its containers take most of it.
+        memory: 1536,
         timeout: options.timeout,
         ..Machine::default()
     };

@@ -169,7 +169,7 @@ fn not_up(bus: &Bus) -> Error {
             "the bus of network {name} is not there; `systemctl restart cangwd` makes it again"
         ),
         Bus::OfTopology(name) => format!(
-            "no topology that is up has a virtual bus {name}; `cangw up FILE` brings one up, and `cangw status` shows those that are"
+            "no topology that is up has a virtual bus {name}; `cangw up FILE` brings one up, `cangw status` shows those that are, and a bus with a device needs `containers = true`"
         ),
     };
     Error::Container { message }

@@ -51,6 +51,8 @@ struct BusTable {
     policy: Policy,
     #[serde(default)]
     exclusive: bool,
+    #[serde(default)]
+    containers: bool,
 }
 
 #[derive(Deserialize)]
@@ -76,12 +78,10 @@ pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
         ));
     }
     let ecus = source.ecus(tables.ecu, &topology)?;
+    let topology = Topology { ecus, ..topology };
+    source.check_twins(&topology)?;
     let routes = source.routes(tables.route, &topology, dbcs)?;
-    Ok(Topology {
-        ecus,
-        routes,
-        ..topology
-    })
+    Ok(Topology { routes, ..topology })
 }
 
 /// The file, for the place of an error.
@@ -155,35 +155,8 @@ impl Source<'_> {
                         format!("{interface:?} is no name for a CAN interface, as `can0` is"),
                     ));
                 }
-                let Some(found) = topology.buses.get(bus) else {
+                if !topology.buses.contains_key(bus) {
                     return Err(self.error(&path, no_bus(bus, topology)));
-                };
-                if found.device.is_none() {
-                    continue;
-                }
-                let devices = topology
-                    .buses
-                    .iter()
-                    .filter_map(|(name, bus)| Some((name, bus.device.as_ref()?)));
-                if let Some((other, _)) = devices
-                    .into_iter()
-                    .find(|(_, device)| device.interface == *bus)
-                {
-                    let message = format!(
-                        "{bus} has ECUs, and so an interface of its name beside its device; give the bus another name"
-                    );
-                    return Err(self.error(&["bus", other, "device"], message));
-                }
-                for (key, is_so) in [
-                    ("policy", found.policy == Policy::Deny),
-                    ("exclusive", found.exclusive),
-                ] {
-                    if is_so {
-                        let message = format!(
-                            "{bus} has a device and ECUs, between which all frames pass; remove this, or give the ECUs a virtual bus and routes"
-                        );
-                        return Err(self.error(&["bus", bus, key], message));
-                    }
                 }
             }
         }
@@ -192,6 +165,38 @@ impl Source<'_> {
             (name, Ecu { interfaces })
         });
         Ok(ecus.collect())
+    }
+
+    /// A bus that is a device and a virtual bus beside it has two interfaces on the gateway, between which all frames pass.
+    fn check_twins(&self, topology: &Topology) -> Result<()> {
+        let is_device = |name: &str| {
+            let devices = topology.buses.iter();
+            let mut devices = devices.filter_map(|(bus, it)| Some((bus, it.device.as_ref()?)));
+            devices.find(|(_, device)| device.interface == name)
+        };
+        for (name, bus) in &topology.buses {
+            if bus.device.is_none() || !topology.is_hub(name) {
+                continue;
+            }
+            if let Some((other, _)) = is_device(name) {
+                let message = format!(
+                    "{name} has ECUs or containers, and so an interface of its name beside its device; give the bus another name"
+                );
+                return Err(self.error(&["bus", other, "device"], message));
+            }
+            for (key, is_so) in [
+                ("policy", bus.policy == Policy::Deny),
+                ("exclusive", bus.exclusive),
+            ] {
+                if is_so {
+                    let message = format!(
+                        "{name} has a device and ECUs or containers, between which all frames pass; remove this, or give them a virtual bus and routes"
+                    );
+                    return Err(self.error(&["bus", name, key], message));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn routes(
@@ -339,6 +344,7 @@ impl BusTable {
             xl: self.xl,
             policy: self.policy,
             exclusive: self.exclusive,
+            containers: self.containers,
         })
     }
 }

@@ -14,7 +14,8 @@ export MODPROBE_OPTIONS="--dirname=$modules"
 cp "$run/modprobe" /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
 modprobe --all can can-raw can-bcm can-isotp can-dev vcan vxcan kvaser_pci slcan \
-    ifb overlay bridge veth sch_ingress sch_fq_codel cls_bpf cls_fw cls_matchall act_mirred act_skbedit act_gact || fail "a module did not load"
+    overlay bridge veth sch_ingress sch_fq_codel cls_bpf cls_fw cls_matchall act_mirred act_skbedit act_gact || fail "a module did not load"
+modprobe ifb numifbs=0 || fail "ifb did not load"
 modprobe can-gw "max_hops=$max_hops" || fail "can-gw did not load"
 ip link set lo up || fail "lo does not come up"
 
