@@ -37,9 +37,26 @@ const READERS: u32 = 64_002;
 struct Served<'a> {
     gateway: &'a Namespace,
     daemon: Daemon,
+    state: State,
     socket: PathBuf,
     _file: Option<File>,
     _down: Down<'a>,
+}
+
+/// The folder in which it remembers containers' networks.
+struct State(PathBuf);
+
+impl State {
+    /// The socket at which it is Docker's driver.
+    fn docker(&self) -> PathBuf {
+        self.0.join("docker.sock")
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl<'a> Served<'a> {
@@ -50,11 +67,19 @@ impl<'a> Served<'a> {
     fn with(gateway: &'a Namespace, file: Option<File>) -> Self {
         let socket = PathBuf::from(format!("/tmp/cangw-api-{}.sock", std::process::id()));
         let path = socket.to_str().expect("a text").to_owned();
-        let mut arguments = vec!["--socket", &path];
+        let state = State(PathBuf::from(format!(
+            "/tmp/cangw-api-{}",
+            std::process::id()
+        )));
+        fs::create_dir(&state.0).expect("a folder can be made");
+        let docker = state.docker();
+        let docker = docker.to_str().expect("a text");
+        let mut arguments = vec!["--socket", &path, "--docker", docker];
         arguments.extend(file.as_ref().map(File::path));
         Self {
             gateway,
-            daemon: Daemon::start(gateway, &arguments),
+            daemon: Daemon::start_with_state(gateway, &state.0, &arguments),
+            state,
             socket,
             _file: file,
             _down: Down(gateway),

@@ -353,28 +353,32 @@ impl<F: Fabric> Networks<F> {
             .any(|network| network.engine == Engine::Docker))
     }
 
-    /// Makes all buses and ports that are remembered and not there, in containers that live.
+    /// Makes all buses and ports that are remembered and not there, in containers that live. Whether the names of all interfaces are known now: an engine gives an
+    /// interface its name some time after the container has it, and tells nobody.
     ///
     /// # Errors
     /// When what is remembered cannot be read or written; what failed, by network, after the others were made.
-    pub fn keep(&self) -> Result<()> {
+    pub fn keep(&self) -> Result<bool> {
         let Some(mut store) = self.look()? else {
-            return Ok(());
+            return Ok(true);
         };
+        let mut all_known = true;
         let mut failed = Vec::new();
         for (id, network) in store.content.networks.clone() {
-            if let Err(e) = self.keep_network(&mut store, &id, &network) {
-                failed.push(format!("network {}: {e}", short(&id)));
+            match self.keep_network(&mut store, &id, &network) {
+                Ok(known) => all_known &= known,
+                Err(e) => failed.push(format!("network {}: {e}", short(&id))),
             }
         }
         store.save()?;
         if failed.is_empty() {
-            return Ok(());
+            return Ok(all_known);
         }
         Err(refused(failed.join("; ")))
     }
 
-    fn keep_network(&self, store: &mut Store, id: &str, network: &Network) -> Result<()> {
+    fn keep_network(&self, store: &mut Store, id: &str, network: &Network) -> Result<bool> {
+        let mut all_known = true;
         self.make_network(id, network)?;
         let bus = bus(id, &NetworkOptions::parse(&network.options)?);
         let there: BTreeSet<String> = self
@@ -401,10 +405,12 @@ impl<F: Fabric> Networks<F> {
                     self.make_endpoint(id, endpoint, network, Far::In(sandbox), interface)?;
                 }
             } else if endpoint.interface.is_none() {
-                endpoint.interface = self.fabric.interface(&bus, &port(id), &sandbox)?;
+                let name = self.fabric.interface(&bus, &port(id), &sandbox)?;
+                endpoint.interface = name.filter(|name| *name != source(id));
+                all_known &= endpoint.interface.is_some();
             }
         }
-        Ok(())
+        Ok(all_known)
     }
 }
 

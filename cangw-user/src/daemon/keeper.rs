@@ -233,8 +233,14 @@ impl Keeper {
             outcome.again_at(Instant::now() + RETRY);
         }
         // Behind the topologies, because networks can be their buses.
-        self.failures
-            .attempt(NETWORKS, &mut outcome, || self.networks.keep());
+        let mut all_known = true;
+        self.failures.attempt(NETWORKS, &mut outcome, || {
+            all_known = self.networks.keep()?;
+            Ok(())
+        });
+        if !all_known {
+            outcome.again_at(Instant::now() + RETRY);
+        }
         let mut counts = (0, 0);
         self.failures.attempt(RULES, &mut outcome, || {
             counts = keep_rules()?;

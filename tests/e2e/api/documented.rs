@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cangw::api::{methods, service};
 use cangw_tests::namespace::Namespace;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Served;
 use crate::topologies::TWO_BUSES;
@@ -14,6 +14,14 @@ use crate::topologies::TWO_BUSES;
 fn the_documented_exchanges_are_real() {
     let gateway = Namespace::new("api");
     let served = Served::new(&gateway, TWO_BUSES);
+    let network = format!("35ef932212dd{}", "0".repeat(52));
+    let options = json!({ "com.docker.network.generic": { "fd": "true", "host_if": "tool0" } });
+    let network = json!({ "NetworkID": network, "Options": options });
+    let docker = |call: &str| {
+        let answer = cangw_tests::docker::call(&served.state.docker(), call, &network);
+        assert_eq!(answer, json!({}));
+    };
+    docker("CreateNetwork");
     let text = include_str!("../../../docs/api.md");
     let mut methods = BTreeSet::new();
     for block in text.split("```exchange\n").skip(1) {
@@ -33,6 +41,7 @@ fn the_documented_exchanges_are_real() {
             methods.insert(request["id"].as_str().expect("a method").to_owned());
         }
     }
+    docker("DeleteNetwork");
     let all = methods::ALL.iter().chain(service::ALL);
     for (method, _) in all {
         assert!(

@@ -84,7 +84,7 @@ fn foot_line(choice: &Choice) -> Line<'static> {
         ""
     };
     Line::from(format!(
-        "Tab 1-4 table  s sort: {}  / filter  {open}space pause  q end{filter}",
+        "Tab 1-5 table  s sort: {}  / filter  {open}space pause  q end{filter}",
         choice.order.title()
     ))
     .dim()

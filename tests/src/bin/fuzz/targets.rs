@@ -2,6 +2,7 @@
 
 mod api;
 mod bytes;
+mod containers;
 mod dbc;
 mod text;
 mod topology;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Target> {
         .chain(dbc::targets())
         .chain(topology::targets())
         .chain(api::targets())
+        .chain(containers::targets())
         .collect()
 }
 
