@@ -124,3 +124,36 @@ fn a_topology_can_have_many_buses() {
     one.send(&Frame::classic(0x123, &[1]));
     assert_eq!(bus.receive(), Frame::classic(0x123, &[1]));
 }
+
+/// An ECU with interfaces on two buses has rules of its own between them: tc redirects its frames, which XDP would leave alone at the bus. A flood, each
+/// frame once, at every port, in order.
+#[test]
+fn an_ecu_can_be_a_gateway() {
+    const FRAMES: u32 = 5000;
+    let gateway = Namespace::new("topology");
+    let gate = "[ecu.gate]\ninterfaces = { can0 = \"body\", can1 = \"powertrain\" }\n";
+    let up = Up::new(&gateway, &(TWO_BUSES.to_owned() + gate));
+    let ecu = up.ecu("gate");
+    Cangw::Ours.must(&ecu, "-A -s can0 -d can1 -f 600:700");
+    let sender = CanSocket::open(&up.ecu("dashboard"), "can0").deaf();
+    let receivers =
+        ["engine", "brakes"].map(|name| CanSocket::open(&up.ecu(name), "can0").listening_to(0x600));
+    let on_gateway = CanSocket::open(&gateway, "powertrain").listening_to(0x600);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            cangw_tests::sys::pin_to_cpu(0).expect("a processor");
+            for number in 0..FRAMES {
+                sender.send(&Frame::classic(0x600, &number.to_be_bytes()));
+            }
+        });
+        for receiver in receivers.iter().chain([&on_gateway]) {
+            scope.spawn(move || {
+                for number in 0..FRAMES {
+                    assert_eq!(receiver.receive().data(), number.to_be_bytes());
+                }
+                assert_eq!(receiver.receive_within(SILENCE), None);
+            });
+        }
+    });
+    Cangw::Ours.must(&ecu, "-F");
+}

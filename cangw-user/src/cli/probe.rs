@@ -268,6 +268,11 @@ fn try_kernel() -> Vec<Finding> {
             "sparing the copies for local sockets while none listens; without, every frame is copied",
             probes,
         ),
+        finding(
+            "ifb",
+            "virtual buses to which rules lead",
+            link::try_create(&netlink, "ifb"),
+        ),
         finding("vcan", "virtual buses", link::try_create(&netlink, "vcan")),
         finding(
             "vxcan",

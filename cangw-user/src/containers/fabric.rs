@@ -11,7 +11,7 @@ use crate::kernel::link::{self, Traffic};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetNs;
 use crate::kernel::pins::Pins;
-use crate::topology::host::{Host, NAMED, buses_path, connect, pins, with_bus};
+use crate::topology::host::{Host, NAMED, buses_path, connect, disconnect, pins, with_bus};
 use crate::topology::marks::{forget_dead, has_mark, mark, unmark};
 
 /// Name of the namespace that has the buses of container networks. It is none that a topology or an ECU can have.
@@ -22,7 +22,7 @@ pub const HIDDEN: &str = "cangw+networks";
 pub enum Bus {
     /// One of a network's own, with its name and the size of its largest frame.
     Own(String, u32),
-    /// One of a topology, `BUS` or `TOPOLOGY.BUS`.
+    /// One of a topology, `TOPOLOGY.BUS`.
     OfTopology(String),
 }
 
@@ -72,6 +72,12 @@ pub trait Fabric: Send + Sync {
     /// # Errors
     /// When the kernel refuses.
     fn remove_bus(&self, bus: &Bus) -> Result<()>;
+
+    /// The name of a topology's bus with the topology's, by which it is known also when others have one of that name.
+    ///
+    /// # Errors
+    /// When none is up, or several are.
+    fn full_name(&self, bus: &str) -> Result<String>;
 
     /// Size of the largest frame that a bus carries.
     ///
@@ -127,15 +133,6 @@ fn place(bus: &Bus) -> Result<Option<(PathBuf, String)>> {
         Bus::Own(name, _) => Ok(has_mark(&hidden())?.then(|| (hidden(), name.clone()))),
         Bus::OfTopology(name) => {
             let mut found = with_bus(name)?;
-            if found.len() > 1 {
-                let all: Vec<String> = found.iter().map(|(t, bus)| format!("{t}.{bus}")).collect();
-                return Err(Error::Container {
-                    message: format!(
-                        "{name} does not name one bus; there are {}",
-                        all.join(" and ")
-                    ),
-                });
-            }
             Ok(found
                 .pop()
                 .map(|(topology, bus)| (buses_path(&topology), bus)))
@@ -199,7 +196,7 @@ impl Fabric for Kernel {
             if !hub.is_current()? {
                 hub.renew()?;
             }
-            Ok(())
+            reentry::set(&Netlink::open()?, &hub.ports()?)
         })
     }
 
@@ -207,8 +204,7 @@ impl Fabric for Kernel {
         let _host = Host::open()?;
         within(bus, |hub, netlink| {
             for port in hub.ports()? {
-                hub.remove(port)?;
-                link::delete(netlink, port)?;
+                disconnect(hub, netlink, port)?;
             }
             hub.delete()
         })?;
@@ -220,6 +216,23 @@ impl Fabric for Kernel {
         let namespace = NetNs::open(&path)?;
         NetNs::remove(&path)?;
         namespace.enter(unmark)
+    }
+
+    fn full_name(&self, bus: &str) -> Result<String> {
+        let mut found = with_bus(bus)?;
+        if found.len() > 1 {
+            let all: Vec<String> = found.iter().map(|(t, bus)| format!("{t}.{bus}")).collect();
+            return Err(Error::Container {
+                message: format!(
+                    "{bus} does not name one bus; there are {}",
+                    all.join(" and ")
+                ),
+            });
+        }
+        let found = found
+            .pop()
+            .ok_or_else(|| not_up(&Bus::OfTopology(bus.to_owned())));
+        found.map(|(topology, bus)| format!("{topology}.{bus}"))
     }
 
     fn mtu(&self, bus: &Bus) -> Result<u32> {
@@ -248,12 +261,11 @@ impl Fabric for Kernel {
             }
             let links = link::list(netlink)?;
             if let Some(link) = links.iter().find(|link| link.name == port.name) {
-                if hub.ports()?.contains(&link.index) && reentry::is_set(netlink, link.index)? {
-                    return Ok(());
+                if hub.ports()?.contains(&link.index) {
+                    return reentry::set(netlink, &[link.index]);
                 }
                 // Of somebody who was interrupted.
-                hub.remove(link.index)?;
-                link::delete(netlink, link.index)?;
+                disconnect(hub, netlink, link.index)?;
             }
             let other = (port.interface.as_str(), port.mtu, &far);
             connect(hub, (&port.name, mtu), other, limits)
@@ -268,8 +280,7 @@ impl Fabric for Kernel {
             let Some(link) = links.iter().find(|link| link.name == name) else {
                 return hub.forget_vanished();
             };
-            hub.remove(link.index)?;
-            link::delete(netlink, link.index)
+            disconnect(hub, netlink, link.index)
         })
         .map(|_| ())
     }

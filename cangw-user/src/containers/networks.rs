@@ -55,11 +55,12 @@ impl<F: Fabric> Networks<F> {
     /// What is wrong with its options; what the kernel refuses. Then there is none.
     pub fn create_network(&self, id: &str, engine: Engine, options: &Given) -> Result<()> {
         require_id("network", id)?;
-        NetworkOptions::parse(options)?;
-        let network = Network {
-            engine,
-            options: options.clone(),
-        };
+        let mut options = options.clone();
+        if let Some(bus) = NetworkOptions::parse(&options)?.bus {
+            // Another topology with a bus of that name may come up later.
+            options.insert("bus".into(), self.fabric.full_name(&bus)?);
+        }
+        let network = Network { engine, options };
         let mut store = self.open()?;
         match store.content.networks.get(id) {
             Some(found) if *found != network => {

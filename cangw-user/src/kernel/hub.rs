@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use aya::EbpfLoader;
 use aya::maps::{DevMap, HashMap, Map, MapData};
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{TracePoint, Xdp};
 use aya_obj::programs::XdpAttachType;
 use cangw_common::abi::{BUS_NAME, HubPort, HubProgram};
@@ -175,7 +176,36 @@ impl<'a> Hub<'a> {
                 return Ok(false);
             }
         }
+        // Whoever grew it may have been interrupted, and some ports have a program that does not know all others.
+        let limits = limits(self.pins)?;
+        let numbers = [PROGRAM, LIMITED].map(|pin| {
+            let program = self.program(pin, XdpAttachType::Interface)?;
+            number(&program)
+        });
+        let [program, limited] = numbers;
+        let (program, limited) = (program?, limited?);
+        for port in self.ports()? {
+            let wanted = if is_limited(&limits, port) {
+                limited
+            } else {
+                program
+            };
+            if self.attached(port)? != Some(wanted) {
+                return Ok(false);
+            }
+        }
         Ok(true)
+    }
+
+    /// The number of the program that a port has; `None` when it has none.
+    fn attached(&self, ifindex: u32) -> Result<Option<u32>> {
+        let path = self.link_pin(ifindex);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let failed = || failed("look at the program of a port");
+        let link: FdLink = PinnedLink::from_pin(&path).map_err(failed())?.into();
+        Ok(Some(link.info().map_err(failed())?.program_id()))
     }
 
     /// Gives all ports a program of this build, one after the other, while frames pass.
@@ -282,8 +312,7 @@ impl<'a> Hub<'a> {
     }
 
     fn attach(&self, ifindex: u32) -> Result<()> {
-        let limits = limits(self.pins)?.get(&ifindex, 0);
-        let is_limited = limits.is_ok_and(|port| port.is_limited());
+        let is_limited = is_limited(&limits(self.pins)?, ifindex);
         let pin = if is_limited { LIMITED } else { PROGRAM };
         let mut program = self.program(pin, XdpAttachType::Interface)?;
         attach_pinned(&mut program, &self.link_pin(ifindex), ifindex)
@@ -301,20 +330,24 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Takes a port off the bus.
+    /// Takes a port off the bus: frames of the others do not reach it any more.
     ///
     /// # Errors
     /// When the kernel refuses, except that it is no port.
-    pub fn remove(&self, ifindex: u32) -> Result<()> {
+    pub fn leave(&self, ifindex: u32) -> Result<()> {
         if let Some(place) = self.places()?.iter().position(|p| *p == Some(ifindex)) {
             let map = open_data(self.pins, &self.pin_name("ports"))?;
             syscall::delete_index(map.fd().as_fd(), place as u32)
                 .map_err(|e| Error::io("remove a port from a bus", e))?;
         }
-        self.forget(ifindex)
+        Ok(())
     }
 
-    fn forget(&self, ifindex: u32) -> Result<()> {
+    /// Forgets an interface that is gone.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed, except that there is none.
+    pub fn forget(&self, ifindex: u32) -> Result<()> {
         // Most ports have none.
         let _ = limits(self.pins)?.remove(&ifindex);
         match fs::remove_file(self.link_pin(ifindex)) {
@@ -385,6 +418,10 @@ fn set(map: &mut DevMap<MapData>, place: u32, ifindex: u32, outlet: Option<&Xdp>
 
 fn has_outlet(limits: &HashMap<MapData, u32, HubPort>, ifindex: u32) -> bool {
     limits.get(&ifindex, 0).is_ok_and(|port| port.has_outlet())
+}
+
+fn is_limited(limits: &HashMap<MapData, u32, HubPort>, ifindex: u32) -> bool {
+    limits.get(&ifindex, 0).is_ok_and(|port| port.is_limited())
 }
 
 /// The limits of ports, by the indices of their interfaces.

@@ -382,9 +382,7 @@ impl Host {
                 if !hub.is_current()? {
                     hub.renew()?;
                 }
-                hub.ports()?
-                    .into_iter()
-                    .try_for_each(|port| reentry::set(&netlink, port))
+                reentry::set(&netlink, &hub.ports()?)
             }),
             Step::SetDevice(name, config) => {
                 let netlink = Netlink::open()?;
@@ -503,24 +501,28 @@ pub(crate) fn connect(
 ) -> Result<()> {
     let netlink = Netlink::open()?;
     let ifindex = link::create_pair(&netlink, port, other)?;
-    let added = reentry::set(&netlink, ifindex).and_then(|()| hub.add(ifindex, limits));
+    // Not the other way round: without the bus's program, the filter would lead frames in a circle.
+    let added = hub
+        .add(ifindex, limits)
+        .and_then(|()| reentry::set(&netlink, &[ifindex]));
     if added.is_err() {
-        let _ = hub.remove(ifindex);
-        let _ = link::delete(&netlink, ifindex);
+        let _ = disconnect(hub, &netlink, ifindex);
     }
     added
+}
+
+/// Undoes [`connect`]. The interface goes with the bus's program and the filter, which would lead frames in a circle without it.
+pub(crate) fn disconnect(hub: &Hub<'_>, netlink: &Netlink, port: u32) -> Result<()> {
+    hub.leave(port)?;
+    link::delete(netlink, port)?;
+    hub.forget(port)
 }
 
 /// Whether a bus has the programs of this build, and its ports the filters.
 fn is_whole(bus: &str) -> Result<bool> {
     let (pins, netlink) = (pins()?, Netlink::open()?);
     let hub = Hub::new(&pins, bus);
-    for port in hub.ports()? {
-        if !reentry::is_set(&netlink, port)? {
-            return Ok(false);
-        }
-    }
-    hub.is_current()
+    Ok(hub.is_current()? && reentry::lacking(&netlink, &hub.ports()?)?.is_empty())
 }
 
 /// Removes ports, given by their bus, with their other ends.
@@ -529,8 +531,7 @@ fn remove_ports(which: impl Fn(&str, &BusPort) -> bool) -> Result<()> {
     for (bus, ports) in ports_by_bus(&pins, &netlink)? {
         let hub = Hub::new(&pins, &bus);
         for port in ports.iter().filter(|port| which(&bus, port)) {
-            hub.remove(port.ifindex)?;
-            link::delete(&netlink, port.ifindex)?;
+            disconnect(&hub, &netlink, port.ifindex)?;
         }
     }
     Ok(())

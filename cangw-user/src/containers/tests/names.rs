@@ -104,6 +104,10 @@ impl Fabric for Arc<Names> {
         })
     }
 
+    fn full_name(&self, _: &str) -> Result<String> {
+        Err(refused("no topology is up".into()))
+    }
+
     fn mtu(&self, bus: &Bus) -> Result<u32> {
         match bus {
             Bus::Own(_, mtu) => Ok(*mtu),

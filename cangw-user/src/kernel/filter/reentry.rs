@@ -29,12 +29,13 @@ fn device(netlink: &Netlink) -> Result<u32> {
     Ok(found.map_or(0, |link| link.index))
 }
 
-/// Lets frames that were redirected to a port pass its XDP program.
+/// Lets frames that were redirected to ports pass their XDP programs.
 ///
 /// # Errors
 /// When the kernel cannot.
-pub fn set(netlink: &Netlink, port: u32) -> Result<()> {
-    if is_set(netlink, port)? {
+pub fn set(netlink: &Netlink, ports: &[u32]) -> Result<()> {
+    let lacking = lacking(netlink, ports)?;
+    if lacking.is_empty() {
         return Ok(());
     }
     let mut device = device(netlink)?;
@@ -43,6 +44,13 @@ pub fn set(netlink: &Netlink, port: u32) -> Result<()> {
         // One that drops nothing while there is room.
         super::qdisc::set_fifo(netlink, device)?;
     }
+    lacking
+        .into_iter()
+        .try_for_each(|port| lead(netlink, port, device))
+}
+
+/// Leads what is left of a port's frames to the ifb.
+fn lead(netlink: &Netlink, port: u32, device: u32) -> Result<()> {
     // With the filters that somebody else may have put in the place, or another build.
     Qdisc::remove(netlink, port)?;
     Qdisc::Ingress.add(netlink, port)?;
@@ -57,22 +65,28 @@ pub fn set(netlink: &Netlink, port: u32) -> Result<()> {
     };
     let actions = Attributes::default().with_nested(1, give.attributes(0));
     let options = Attributes::default().with_nested(TCA_MATCHALL_ACT, actions);
+    // The filter's handle tells where it leads.
     let header = header(port, INGRESS, device, PRIORITY);
-    let filter: TcMessage = message(header, "matchall", Some(options));
+    let filter = message(header, "matchall", Some(options));
     let request = RouteNetlinkMessage::NewTrafficFilter(filter);
     netlink
         .change("install a filter", request, NLM_F_CREATE | NLM_F_EXCL)
         .map_err(|e| explain(e, "cls_matchall or act_mirred"))
 }
 
-/// Whether [`set`] has nothing to do.
+/// Those of the ports for which [`set`] has something to do.
 ///
 /// # Errors
 /// When the kernel refuses to list the filters.
-pub fn is_set(netlink: &Netlink, port: u32) -> Result<bool> {
+pub fn lacking(netlink: &Netlink, ports: &[u32]) -> Result<Vec<u32>> {
     let device = device(netlink)?;
-    // The filter's handle tells where it leads.
     let leads_there =
         |m: &TcMessage| priority(m) == PRIORITY && u32::from(m.header.handle) == device;
-    Ok(device != 0 && filters(netlink, port, INGRESS)?.iter().any(leads_there))
+    let mut lacking = Vec::new();
+    for &port in ports {
+        if device == 0 || !filters(netlink, port, INGRESS)?.iter().any(leads_there) {
+            lacking.push(port);
+        }
+    }
+    Ok(lacking)
 }

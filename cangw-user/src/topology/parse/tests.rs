@@ -348,3 +348,27 @@ fn the_schema_has_all_keys() {
         assert_eq!(found, keys, "{place}");
     }
 }
+
+/// Containers need a virtual bus: one beside a device, between which all frames pass.
+#[test]
+fn containers_share_a_device() {
+    let text = "version = 1\nname = 'a'\n[bus.obd]\ndevice = 'can0'\n";
+    let alone = Topology::parse("f", text).unwrap().shape();
+    assert!(alone.buses.is_empty() && alone.routes.is_empty());
+    let shared = format!("{text}containers = true\n");
+    let shape = Topology::parse("f", &shared).unwrap().shape();
+    assert!(shape.buses["obd"].has_gateway);
+    let bridges: Vec<_> = shape.routes.iter().map(ToString::to_string).collect();
+    assert!(
+        bridges
+            .iter()
+            .any(|rule| rule.starts_with("-s can0 -d obd")),
+        "{bridges:?}"
+    );
+    let denied = format!("{shared}policy = 'deny'\n");
+    let error = Topology::parse("f", &denied).unwrap_err().to_string();
+    assert!(error.contains("bus.obd.policy"), "{error}");
+    let named = shared.replace("can0", "obd2") + "[bus.obd2]\n";
+    let error = Topology::parse("f", &named).unwrap_err().to_string();
+    assert!(error.contains("obd2"), "{error}");
+}
