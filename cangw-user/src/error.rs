@@ -16,6 +16,12 @@ pub enum Error {
         /// The name given.
         name: String,
     },
+    /// There is an interface of a name that is wanted for another one.
+    #[error("there is an interface {name} already; give one of them another name")]
+    InterfaceExists {
+        /// The name.
+        name: String,
+    },
     /// The interface is not a CAN interface.
     #[error("interface {name} is not a CAN interface")]
     NotCan {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -70,13 +71,19 @@ pub fn dead_pins() -> Result<Vec<PathBuf>> {
     Ok(dead.into_iter().map(|(_, folder)| folder).collect())
 }
 
-/// All network namespaces that have a name or a process, each once.
+/// All network namespaces that have a name, a file (as those of containers) or a process, each once.
 fn namespaces() -> Vec<(PathBuf, NetNs)> {
     let of = |folder: &str| entries(Path::new(folder)).unwrap_or_default().into_iter();
     let of_processes = of("/proc").map(|path| path.join("ns/net"));
     let mut known = HashSet::new();
     let mut found = Vec::new();
-    for path in of(NAMED).chain(of_processes) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = mounts.lines().map(|mount| mount.split(' '));
+    // Device, place, type.
+    let of_files = mounts.filter_map(|mut mount| Some((mount.nth(1)?, mount.next()?)));
+    let of_files = of_files.filter(|(_, kind)| *kind == "nsfs");
+    let of_files = of_files.map(|(place, _)| PathBuf::from(place));
+    for path in of(NAMED).chain(of_files).chain(of_processes) {
         if NetNs::is_there(&path)
             && let Ok(namespace) = NetNs::open(&path)
             && let Ok(file) = namespace.file().metadata()

@@ -270,7 +270,7 @@ fn a_failed_up_undoes_itself() {
     assert_ne!(answer.code, 0);
     for part in [
         "+ interface powertrain on the gateway: ",
-        "File exists",
+        "there is an interface powertrain already",
         "Everything is as it was before",
     ] {
         assert!(answer.stderr.contains(part), "{answer:?}");

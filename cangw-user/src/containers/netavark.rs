@@ -14,6 +14,7 @@ use super::fabric::{Fabric, Kernel};
 use super::networks::{Networks, refused};
 use super::options::{Given, NetworkOptions, is_interface};
 use super::store::{Endpoint, Engine};
+use crate::capability;
 use crate::error::{Error, Result};
 
 /// The largest request that is read, in bytes.
@@ -67,7 +68,13 @@ pub fn main() -> ExitCode {
             .map(drop)
             .map_err(|e| Error::io("read standard input", e)),
     };
-    let answer = result.and_then(|()| respond(&networks, &arguments, &input));
+    let may = match arguments.first() {
+        Some(&("setup" | "teardown")) => capability::require("giving a container its network"),
+        _ => Ok(()),
+    };
+    let answer = result
+        .and(may)
+        .and_then(|()| respond(&networks, &arguments, &input));
     let (text, code) = match answer {
         Ok(None) => return ExitCode::SUCCESS,
         Ok(Some(answer)) => (answer, ExitCode::SUCCESS),

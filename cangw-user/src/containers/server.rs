@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::docker;
 use super::fabric::Fabric;
@@ -87,6 +87,7 @@ async fn respond<F: Fabric + 'static>(
     };
     match answer.get("Err") {
         Some(error) => warn!("{path}: {error}"),
+        None if path.ends_with("OperInfo") => debug!("{path}"),
         None => info!("{path}"),
     }
     response(StatusCode::OK, &answer)

@@ -192,7 +192,8 @@ pub fn create_pair(
     let request = RouteNetlinkMessage::NewLink(message);
     netlink
         .change(&what, request, NLM_F_CREATE | NLM_F_EXCL)
-        .map_err(|e| unless_kind("vxcan", e))?;
+        .map_err(|e| unless_kind("vxcan", e))
+        .map_err(|e| explain_pair(e, mtu.max(other.1), other.0))?;
     let ifindex = index(netlink, name)?;
     // An end cannot be up before the other is there (`vxcan_open`).
     let up = || {
@@ -207,6 +208,21 @@ pub fn create_pair(
         return Err(e);
     }
     Ok(ifindex)
+}
+
+/// Why a pair of interfaces cannot be, where the kernel gives a number only.
+fn explain_pair(error: Error, mtu: u32, name: &str) -> Error {
+    let Error::Netlink { source, .. } = &error else {
+        return error;
+    };
+    match source.raw_os_error() {
+        Some(libc::EEXIST) => Error::InterfaceExists { name: name.into() },
+        Some(libc::EINVAL) if mtu > FrameType::Fd.mtu() => Error::Unsupported {
+            what: "virtual interfaces for CAN XL frames".into(),
+            remedy: "use Linux 6.2 or newer".into(),
+        },
+        _ => error,
+    }
 }
 
 /// Creates an ifb with a queue for so many frames, and brings it up. Gives back its index.

@@ -13,6 +13,7 @@ use cangw::kernel::pins::Pins;
 use cangw_tests::daemon::Daemon;
 use cangw_tests::docker::{CONTROL, Docker};
 use cangw_tests::frame::Frame;
+use cangw_tests::kernel;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Answer, Cangw};
@@ -166,6 +167,81 @@ fn fifty_endpoints_are_fifty_entries() {
     );
     let links = namespace.output("ip", &["-brief", "link"]);
     assert!(!links.contains("cg"), "{links}");
+    let _ = std::fs::remove_dir_all(state);
+}
+
+/// Classic, FD and XL interfaces are on one bus; each counts the frames that it cannot take.
+#[test]
+fn interfaces_for_all_frames_are_on_one_bus() {
+    let namespace = Namespace::new("docker");
+    let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
+    let _daemon = Daemon::start_with_state(&namespace, &state, &["--docker"]);
+    let network = "ef".repeat(32);
+    let options = json!({ "com.docker.network.generic": { "xl": "true" } });
+    let created = call(
+        "CreateNetwork",
+        &json!({ "NetworkID": network, "Options": options }),
+    );
+    assert_eq!(created, json!({}));
+    let endpoint = |kind: &str, options: Value| {
+        let id = format!("{kind:0<64}");
+        call(
+            "CreateEndpoint",
+            &json!({ "NetworkID": network, "EndpointID": id, "Options": options }),
+        )
+    };
+    // Identifiers have hexadecimal digits.
+    let (classic, fd, xl) = ("c1a551cc1a55", "fdfdfdfdfdfd", "eeeeeeeeeeee");
+    let answer = endpoint(xl, json!({}));
+    if kernel::version() >= (6, 2) {
+        assert_eq!(answer, json!({}));
+        assert_eq!(
+            endpoint(fd, json!({ "xl": "false", "fd": "true" })),
+            json!({})
+        );
+        assert_eq!(endpoint(classic, json!({ "xl": "false" })), json!({}));
+        let [on_classic, on_fd, on_xl] =
+            [classic, fd, xl].map(|id| socket(&namespace, &format!("cg{id}")));
+        let frames = [
+            Frame::classic(0x100, &[1]),
+            Frame::fd(0x101, 0, &[2; 32]),
+            Frame::xl(0x102, 0, 0, &[3; 1000]),
+        ];
+        for frame in &frames {
+            on_xl.send(frame);
+        }
+        assert_eq!(on_fd.receive(), frames[0]);
+        assert_eq!(on_fd.receive(), frames[1]);
+        assert_eq!(on_classic.receive(), frames[0]);
+        on_classic.send(&frames[0]);
+        assert_eq!(
+            [on_fd.receive(), on_xl.receive()],
+            [frames[0].clone(), frames[0].clone()]
+        );
+        for socket in [&on_classic, &on_fd, &on_xl] {
+            assert_eq!(socket.receive_within(SILENCE), None);
+        }
+        let mut command = Cangw::Ours.command(&namespace);
+        let output = command
+            .args(["networks"])
+            .env("STATE_DIRECTORY", &state)
+            .output();
+        let text = Answer::from(output.expect("cangw runs")).stdout;
+        for line in [
+            "c1a551cc1a55:?: sent 1, received 1, too_large 2\n",
+            "fdfdfdfdfdfd:?: sent 0, received 3, too_large 1\n",
+            "eeeeeeeeeeee:?: sent 3, received 1\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    } else {
+        let error = answer["Err"].as_str().unwrap_or_default();
+        assert!(error.contains("Linux 6.2"), "{answer}");
+    }
+    assert_eq!(
+        call("DeleteNetwork", &json!({ "NetworkID": network })),
+        json!({})
+    );
     let _ = std::fs::remove_dir_all(state);
 }
 

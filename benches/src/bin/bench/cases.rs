@@ -22,6 +22,10 @@ pub enum Gateway {
     TcExclusive,
     /// Ours at XDP, exclusive.
     XdpExclusive,
+    /// A virtual bus, as topologies and containers have it.
+    Bus,
+    /// One on which every port has limits: identifiers that it may send and gets, and a rate.
+    LimitedBus,
 }
 
 impl Gateway {
@@ -35,6 +39,8 @@ impl Gateway {
             Self::TcUnheard => "cangw tc unheard",
             Self::TcExclusive => "cangw tc exclusive",
             Self::XdpExclusive => "cangw XDP exclusive",
+            Self::Bus => "cangw bus",
+            Self::LimitedBus => "cangw bus with limits",
         }
     }
 }
@@ -210,7 +216,9 @@ const HEARD: &str = "heard";
 
 /// All measurements.
 pub fn all() -> Vec<Case> {
-    use Gateway::{CanGw, Forwarder, Kernel, None, Tc, TcExclusive, TcUnheard, XdpExclusive};
+    use Gateway::{
+        Bus, CanGw, Forwarder, Kernel, LimitedBus, None, Tc, TcExclusive, TcUnheard, XdpExclusive,
+    };
     let mut cases: Vec<Case> = [
         None,
         Kernel,
@@ -252,12 +260,21 @@ pub fn all() -> Vec<Case> {
         (TARGETS, 7),
         (TARGETS, 31),
     ] {
-        for gateway in [None, CanGw, Tc, TcUnheard, TcExclusive, XdpExclusive] {
+        for gateway in [
+            None,
+            CanGw,
+            Tc,
+            TcUnheard,
+            TcExclusive,
+            XdpExclusive,
+            Bus,
+            LimitedBus,
+        ] {
             let is_in = match (group, gateway) {
                 // Other groups have the sender of the first one.
                 (SHARED | HEARD, None) => true,
                 (_, None) | (HEARD, TcUnheard | TcExclusive) => false,
-                (_, XdpExclusive) => group == TARGETS,
+                (_, XdpExclusive | Bus | LimitedBus) => group == TARGETS,
                 _ => true,
             };
             if !is_in {
@@ -269,6 +286,7 @@ pub fn all() -> Vec<Case> {
                 fd: group == FD,
                 shared: group == SHARED,
                 frames: 10_000 / targets / BATCH * BATCH,
+                quick: !matches!(gateway, Bus | LimitedBus),
                 ..Case::new(group, gateway)
             });
         }

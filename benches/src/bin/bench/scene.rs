@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cangw::containers::options::{Given, PortOptions};
+use cangw::kernel::hub::Hub;
+use cangw::kernel::pins::Pins;
 use cangw_tests::can_gw::{CanGw, Change};
 use cangw_tests::diff::rule::{Crc8, DATA, ID, Modification, Operation, Rule, Span};
 use cangw_tests::namespace::Namespace;
@@ -26,6 +29,8 @@ const TARGETS: [&str; 31] = [
     "b15", "b16", "b17", "b18", "b19", "b20", "b21", "b22", "b23", "b24", "b25", "b26", "b27",
     "b28", "b29", "b30",
 ];
+/// Name of the virtual bus.
+const BUS: &str = "bench";
 /// Above the numbers that the kernel gives out here.
 const FIRST_INDEX: u32 = 100;
 
@@ -96,6 +101,11 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         drop(self.forwarder.take());
+        self.namespace.enter(|| {
+            if let Some(pins) = Pins::open(false).expect("bpffs can be read") {
+                Hub::new(&pins, BUS).delete().expect("a bus can be removed");
+            }
+        });
         Cangw::Ours.must(&self.namespace, "-F");
     }
 }
@@ -124,6 +134,8 @@ fn install(namespace: &Namespace, case: &Case, targets: &[&'static str]) -> Opti
                 }
             });
         }
+        Gateway::Bus => make_bus(namespace, targets, false),
+        Gateway::LimitedBus => make_bus(namespace, targets, true),
         Gateway::Tc | Gateway::TcUnheard | Gateway::TcExclusive | Gateway::XdpExclusive => {
             if matches!(case.gateway, Gateway::TcExclusive | Gateway::XdpExclusive) {
                 Cangw::Ours.must(namespace, "interface set a1 exclusive on");
@@ -142,6 +154,28 @@ fn install(namespace: &Namespace, case: &Case, targets: &[&'static str]) -> Opti
         }
     }
     None
+}
+
+/// Makes all interfaces ports of a virtual bus.
+fn make_bus(namespace: &Namespace, targets: &[&str], limited: bool) {
+    let options = [
+        ("fd", "true"),
+        ("allow", "100-1FF"),
+        ("filter", "100-1FF"),
+        ("rate", "1000000/s"),
+    ];
+    let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let options = PortOptions::parse(&options.into(), &Given::new()).expect("they are right");
+    let limits = options.limits(72).filter(|_| limited);
+    namespace.enter(|| {
+        let pins = Pins::open(true).expect("bpffs is there").expect("a folder");
+        let bus = Hub::new(&pins, BUS);
+        let ports = 1 + targets.len() as u32;
+        bus.create(ports).expect("a bus can be made");
+        for index in FIRST_INDEX..FIRST_INDEX + ports {
+            bus.add(index, limits.as_ref()).expect("it has room");
+        }
+    });
 }
 
 fn rules(case: &Case, targets: &[&'static str]) -> Vec<Rule> {
