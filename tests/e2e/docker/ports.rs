@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use cangw::containers::fabric::HIDDEN;
-use cangw::kernel::hub::Hub;
+use cangw::kernel::hub::{Hub, MAX_PORTS};
 use cangw::kernel::pins::Pins;
 use cangw_tests::daemon::Daemon;
 use cangw_tests::docker::{CONTROL, Docker};
@@ -167,6 +167,46 @@ fn fifty_endpoints_are_fifty_entries() {
     );
     let links = namespace.output("ip", &["-brief", "link"]);
     assert!(!links.contains("cg"), "{links}");
+    let _ = std::fs::remove_dir_all(state);
+}
+
+/// A bus has an end, which is told; whoever did not get on it leaves nothing.
+#[test]
+fn a_full_bus_says_so() {
+    let namespace = Namespace::new("docker");
+    let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
+    let _daemon = Daemon::start_with_state(&namespace, &state, &["--docker"]);
+    let network = "ab".repeat(32);
+    assert_eq!(
+        call("CreateNetwork", &json!({ "NetworkID": network })),
+        json!({})
+    );
+    let endpoint = |number: usize| json!({ "NetworkID": network, "EndpointID": format!("{number:012x}{}", "0".repeat(52)) });
+    for number in 0..MAX_PORTS {
+        assert_eq!(call("CreateEndpoint", &endpoint(number)), json!({}));
+    }
+    let links = || {
+        namespace
+            .output("ip", &["-brief", "link"])
+            .matches("cg")
+            .count()
+    };
+    for _ in 0..2 {
+        let answer = call("CreateEndpoint", &endpoint(MAX_PORTS));
+        let error = answer["Err"].as_str().unwrap_or_default();
+        assert!(
+            error.contains("256") && error.contains("divide the bus"),
+            "{answer}"
+        );
+        assert_eq!(links(), MAX_PORTS);
+    }
+    assert_eq!(call("DeleteEndpoint", &endpoint(7)), json!({}));
+    assert_eq!(call("CreateEndpoint", &endpoint(MAX_PORTS)), json!({}));
+    assert_eq!(
+        call("DeleteNetwork", &json!({ "NetworkID": network })),
+        json!({})
+    );
+    assert_eq!(links(), 0);
     let _ = std::fs::remove_dir_all(state);
 }
 
