@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::fabric::{Bus, Fabric};
-use super::networks::{Networks, bus, host_port, port, short};
+use super::names::{bus, host_port, port, short};
+use super::networks::Networks;
 use super::options::NetworkOptions;
 use super::store::{Endpoint, Engine};
 use crate::error::Result;

@@ -1,12 +1,14 @@
 //! CAN networks for containers: Docker's network driver and Podman's plugin. docs/containers.md says how they are used and what becomes of a network.
 //!
-//! [`networks`] has what there is to do, [`store`] what is remembered on disk, [`fabric`] the kernel's side; [`docker`] and [`netavark`] speak the
+//! [`networks`] has what there is to do, `keep` what is done when something vanished, [`store`] what is remembered on disk, [`fabric`] the kernel's side; [`docker`] and [`netavark`] speak the
 //! protocols.
 
 pub mod docker;
 pub mod dockerd;
 pub mod doctor;
 pub mod fabric;
+mod keep;
+pub mod names;
 pub mod netavark;
 pub mod networks;
 pub mod options;

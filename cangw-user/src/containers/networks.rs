@@ -3,16 +3,14 @@
 //! What is wanted is written to disk first, then made; what goes is unmade first, then forgotten. So whoever is interrupted leaves something that
 //! the same call, made again, finishes, and that [`Networks::keep`] and the removal of the network know.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::fabric::{Bus, Fabric, Far, Port};
+use super::names::{bus, host_port, port, require_id, short, source};
 use super::options::{Given, NetworkOptions, PortOptions};
 use super::store::{Endpoint, Engine, Network, Store};
 use crate::error::{Error, Result};
 
-/// Characters of an identifier that go into names.
-const SHORT: usize = 12;
 /// What interfaces in containers begin with, unless told otherwise.
 const PREFIX: &str = "can";
 
@@ -62,14 +60,13 @@ impl<F: Fabric> Networks<F> {
         }
         let network = Network { engine, options };
         let mut store = self.open()?;
-        match store.content.networks.get(id) {
-            Some(found) if *found != network => {
-                return Err(refused(format!(
-                    "there is a network {} with other options; remove it first",
-                    short(id)
-                )));
-            }
-            _ => {}
+        if let Some(found) = store.content.networks.get(id)
+            && *found != network
+        {
+            return Err(refused(format!(
+                "there is a network {} with other options; remove it first",
+                short(id)
+            )));
         }
         let twin = |other: &&String| *other != id && short(other) == short(id);
         if let Some(twin) = store.content.networks.keys().find(twin) {
@@ -91,7 +88,7 @@ impl<F: Fabric> Networks<F> {
     }
 
     /// Makes a network's bus and the host's interface.
-    fn make_network(&self, id: &str, network: &Network) -> Result<()> {
+    pub(super) fn make_network(&self, id: &str, network: &Network) -> Result<()> {
         let options = NetworkOptions::parse(&network.options)?;
         let bus = bus(id, &options);
         self.fabric.make_bus(&bus)?;
@@ -242,7 +239,7 @@ impl<F: Fabric> Networks<F> {
         made
     }
 
-    fn make_endpoint(
+    pub(super) fn make_endpoint(
         &self,
         id: &str,
         endpoint: &Endpoint,
@@ -353,95 +350,6 @@ impl<F: Fabric> Networks<F> {
             .into_iter()
             .any(|network| network.engine == Engine::Docker))
     }
-
-    /// Makes all buses and ports that are remembered and not there, in containers that live. Whether the names of all interfaces are known now: an engine gives an
-    /// interface its name some time after the container has it, and tells nobody.
-    ///
-    /// # Errors
-    /// When what is remembered cannot be read or written; what failed, by network, after the others were made.
-    pub fn keep(&self) -> Result<bool> {
-        let Some(mut store) = self.look()? else {
-            return Ok(true);
-        };
-        let mut all_known = true;
-        let mut failed = Vec::new();
-        for (id, network) in store.content.networks.clone() {
-            match self.keep_network(&mut store, &id, &network) {
-                Ok(known) => all_known &= known,
-                Err(e) => failed.push(format!("network {}: {e}", short(&id))),
-            }
-        }
-        store.save()?;
-        if failed.is_empty() {
-            return Ok(all_known);
-        }
-        Err(refused(failed.join("; ")))
-    }
-
-    fn keep_network(&self, store: &mut Store, id: &str, network: &Network) -> Result<bool> {
-        let mut all_known = true;
-        self.make_network(id, network)?;
-        let bus = bus(id, &NetworkOptions::parse(&network.options)?);
-        let there: BTreeSet<String> = self
-            .fabric
-            .ports(&bus)?
-            .into_iter()
-            .map(|port| port.name)
-            .collect();
-        let own = store
-            .content
-            .endpoints
-            .iter_mut()
-            .filter(|(_, endpoint)| endpoint.network == id);
-        for (id, endpoint) in own {
-            let Some(sandbox) = endpoint.sandbox.clone() else {
-                continue;
-            };
-            if !self.fabric.has_sandbox(&sandbox) {
-                continue;
-            }
-            if !there.contains(&port(id)) {
-                // Its bus was away, or somebody removed the interface.
-                if let Some(interface) = endpoint.interface.clone() {
-                    self.make_endpoint(id, endpoint, network, Far::In(sandbox), interface)?;
-                }
-            } else if endpoint.interface.is_none() {
-                let name = self.fabric.interface(&bus, &port(id), &sandbox)?;
-                endpoint.interface = name.filter(|name| *name != source(id));
-                all_known &= endpoint.interface.is_some();
-            }
-        }
-        Ok(all_known)
-    }
-}
-
-/// The bus of a network.
-pub(super) fn bus(id: &str, options: &NetworkOptions) -> Bus {
-    match &options.bus {
-        Some(bus) => Bus::OfTopology(bus.clone()),
-        None => Bus::Own(short(id).to_owned(), options.ports.mtu()),
-    }
-}
-
-/// An identifier as engines show it.
-#[must_use]
-pub fn short(id: &str) -> &str {
-    id.get(..SHORT).unwrap_or(id)
-}
-
-/// Name of an endpoint's port.
-pub(super) fn port(id: &str) -> String {
-    format!("p{}", short(id))
-}
-
-/// Name of the port of the host's interface.
-pub(super) fn host_port(network: &str) -> String {
-    format!("h{}", short(network))
-}
-
-/// Name of an endpoint's interface on the host.
-fn source(id: &str) -> String {
-    format!("cg{}", short(id))
 }
 
 /// Those of a network's options that are its ports'.
@@ -464,16 +372,6 @@ fn find(store: &Store, network: &str) -> Result<Network> {
             short(network)
         ))
     })
-}
-
-fn require_id(what: &str, id: &str) -> Result<()> {
-    let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-    if (SHORT..=64).contains(&id.len()) && id.chars().all(is_hex) {
-        return Ok(());
-    }
-    Err(refused(format!(
-        "{id:?} is no identifier of a {what}, which has {SHORT} to 64 hexadecimal digits"
-    )))
 }
 
 fn require_fits(options: &PortOptions, mtu: u32, bus: &Bus) -> Result<()> {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::fabric::{Fabric, PortState};
-use super::networks::{Networks, bus, host_port, port};
+use super::names::{bus, host_port, port};
+use super::networks::Networks;
 use super::options::{Given, NetworkOptions};
 use super::store::Engine;
 use crate::error::Result;
@@ -83,7 +84,7 @@ impl PortReport {
         let interface = self.interface.as_deref().unwrap_or("?");
         match (&self.container, &self.endpoint) {
             (Some(container), _) => format!("{container}:{interface}"),
-            (None, Some(endpoint)) => format!("{}:{interface}", super::networks::short(endpoint)),
+            (None, Some(endpoint)) => format!("{}:{interface}", super::names::short(endpoint)),
             (None, None) => interface.to_owned(),
         }
     }

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use crate::api::Method as _;
 use crate::api::methods::{Top, TopReport};
 use crate::api::service::HealthReport;
-use crate::containers::networks::short;
+use crate::containers::names::short;
 use crate::containers::report::PortReport;
 use crate::error::{Error, Result};
 use crate::gateway::RuleReport;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::api::methods::TopReport;
-use crate::containers::networks::short;
+use crate::containers::names::short;
 use crate::containers::report::{NetworkReport, PortReport};
 use crate::gateway::{Report, RuleReport, WatchedId};
 use crate::kernel::can_status::{BusState, CanStatus};
