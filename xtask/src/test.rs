@@ -40,7 +40,7 @@ pub struct Options {
     #[arg(long)]
     all: bool,
     /// Seconds after which a guest is killed
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5400)]
     timeout: u64,
 }
 
