@@ -79,6 +79,16 @@ impl FrameType {
         }
     }
 
+    /// The longest type of what carries these besides classic frames.
+    #[must_use]
+    pub const fn longest(fd: bool, xl: bool) -> Self {
+        match (xl, fd) {
+            (true, _) => Self::Xl,
+            (false, true) => Self::Fd,
+            (false, false) => Self::Classic,
+        }
+    }
+
     /// The type with a number; any other is taken for CAN XL.
     #[must_use]
     #[inline(always)]

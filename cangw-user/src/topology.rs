@@ -211,12 +211,7 @@ impl Bus {
     /// The size of its largest frame, in bytes (linux/can.h).
     #[must_use]
     pub fn mtu(&self) -> u32 {
-        let largest = match (self.xl, self.fd) {
-            (true, _) => FrameType::Xl,
-            (false, true) => FrameType::Fd,
-            (false, false) => FrameType::Classic,
-        };
-        largest.mtu()
+        FrameType::longest(self.fd, self.xl).mtu()
     }
 }
 

@@ -124,12 +124,7 @@ impl PortOptions {
     /// The size of its largest frame, in bytes.
     #[must_use]
     pub fn mtu(&self) -> u32 {
-        let largest = match (self.xl, self.fd) {
-            (true, _) => FrameType::Xl,
-            (false, true) => FrameType::Fd,
-            (false, false) => FrameType::Classic,
-        };
-        largest.mtu()
+        FrameType::longest(self.fd, self.xl).mtu()
     }
 
     /// What the bus's programs are to keep back, on a bus that carries frames of this size; `None` when nothing.
