@@ -64,6 +64,12 @@ impl Rate {
         (self.unit.seconds() * SECOND + frames / 2) / frames
     }
 
+    /// Nanoseconds that a frame may come earlier than at the rate, with a burst of at least 1.
+    #[must_use]
+    pub const fn tolerance(self, burst: u32) -> u64 {
+        (burst as u64 - 1).saturating_mul(self.interval())
+    }
+
     /// The burst when none is given: what comes in a twentieth of a second, and at least 2, so that frames at the rate may jitter.
     #[must_use]
     pub fn default_burst(self) -> u32 {
@@ -215,7 +221,7 @@ impl Limits {
         if let Some(rate) = self.rate {
             let burst = self.burst.unwrap_or_else(|| rate.default_burst());
             guard.interval = rate.interval();
-            guard.tolerance = u64::from(burst - 1).saturating_mul(guard.interval);
+            guard.tolerance = rate.tolerance(burst);
             guard.flags = if self.per_id { PER_ID } else { 0 };
         }
         guard

@@ -15,8 +15,8 @@ use crate::kernel::pins;
 use crate::state::Settings;
 use crate::topology::host::{Host, NAMED, topologies};
 
-/// Takes down all topologies and the buses of containers' networks, deletes the rules and settings of all network namespaces, and removes what namespaces that are gone left behind. Tells
-/// each step before it is taken.
+/// Takes down all topologies and the buses of containers' networks, deletes the rules and settings of all network namespaces, and removes what
+/// namespaces that are gone left behind. Tells each step before it is taken.
 ///
 /// # Errors
 /// When privileges are missing, or the kernel refuses a step; those before it were taken.

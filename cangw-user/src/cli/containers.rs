@@ -117,3 +117,31 @@ pub(super) fn doctor(fix: bool, json: bool) -> Result<()> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn findings_are_objects_for_programs() {
+        let found = |orphan: Orphan| {
+            let finding = Finding {
+                what: "x".into(),
+                orphan,
+                removed: true,
+            };
+            serde_json::to_value(finding).expect("JSON")
+        };
+        let (id, network) = ("cd".to_owned(), "ab".to_owned());
+        assert_eq!(
+            found(Orphan::Network("ab".into())),
+            json!({ "network": "ab", "what": "x", "removed": true })
+        );
+        assert_eq!(
+            found(Orphan::Endpoint { id, network }),
+            json!({ "endpoint": { "id": "cd", "network": "ab" }, "what": "x", "removed": true })
+        );
+    }
+}

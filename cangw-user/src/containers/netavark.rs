@@ -12,10 +12,11 @@ use serde_json::{Map, Value, json};
 
 use super::fabric::{Fabric, Kernel};
 use super::networks::{Networks, refused};
-use super::options::{Given, NetworkOptions, is_interface};
+use super::options::{Given, NetworkOptions};
 use super::store::{Endpoint, Engine};
 use crate::capability;
 use crate::error::{Error, Result};
+use crate::rule::is_interface_name;
 
 /// The largest request that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -168,7 +169,7 @@ fn setup<F: Fabric>(networks: &Networks<F>, sandbox: &Path, call: &Call) -> Resu
             "CAN interfaces have no MAC address; leave --mac-address out".into(),
         ));
     }
-    if !is_interface(interface, 15) {
+    if !is_interface_name(interface) {
         return Err(refused(format!(
             "{interface:?} cannot be an interface's name; give one by `--network NAME:interface_name=can0`"
         )));

@@ -9,6 +9,7 @@ use cangw_common::frame::FrameType;
 use crate::error::{Error, Result};
 use crate::ids::IdRange;
 use crate::limits::Rate;
+use crate::rule::is_interface_name;
 
 /// The options of a network or of a port, as they were given.
 pub type Given = BTreeMap<String, String>;
@@ -17,10 +18,8 @@ pub type Given = BTreeMap<String, String>;
 const OF_NETWORK: [&str; 2] = ["bus", "host_if"];
 /// Keys of a port; a network's hold for all of its ports that do not say otherwise.
 const OF_PORT: [&str; 6] = ["fd", "xl", "prefix", "allow", "filter", "rate"];
-/// Longest name of an interface (`IFNAMSIZ` without the zero).
-const INTERFACE: usize = 15;
-/// So many digits may follow a prefix.
-const DIGITS: usize = 3;
+/// What may follow a prefix.
+const NUMBER: &str = "255";
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +60,12 @@ impl NetworkOptions {
         require_known(given, &known)?;
         let host_if = given.get("host_if").cloned();
         if let Some(name) = &host_if
-            && !is_interface(name, INTERFACE)
+            && !is_interface_name(name)
         {
             return Err(wrong(
                 "host_if",
                 name,
-                "a name for an interface: at most 15 letters, digits, `-`, `_` and `.`",
+                "a name for an interface, such as can0: at most 15 characters, no space and no `/`",
             ));
         }
         if let Some(bus) = given.get("bus")
@@ -101,13 +100,14 @@ impl PortOptions {
     fn of(given: &Given) -> Result<Self> {
         let prefix = given.get("prefix").cloned();
         if let Some(prefix) = &prefix
-            && (!is_interface(prefix, INTERFACE - DIGITS)
-                || prefix.ends_with(|c: char| c.is_ascii_digit()))
+            && (prefix.is_empty()
+                || prefix.ends_with(|c: char| c.is_ascii_digit())
+                || !is_interface_name(&format!("{prefix}{NUMBER}")))
         {
             return Err(wrong(
                 "prefix",
                 prefix,
-                "what interfaces' names begin with, such as can: at most 12 letters, `-` and `_`, and no digit at the end, because a number follows",
+                "what interfaces' names begin with, such as can: at most 12 characters, no space and no `/`, and no digit at the end, because a number follows",
             ));
         }
         let rate = given.get("rate").map(|text| value("rate", text));
@@ -142,7 +142,7 @@ impl PortOptions {
         }
         if let Some(rate) = self.rate {
             port.interval = rate.interval();
-            port.tolerance = u64::from(rate.default_burst() - 1).saturating_mul(port.interval);
+            port.tolerance = rate.tolerance(rate.default_burst());
         }
         if self.mtu() < bus_mtu {
             port.mtu = self.mtu();
@@ -221,13 +221,4 @@ fn ranges(given: &Given, key: &str) -> Result<Vec<IdRange>> {
         ));
     }
     Ok(ranges)
-}
-
-/// Whether a text can be the name of an interface of at most so many bytes.
-#[must_use]
-pub fn is_interface(text: &str, longest: usize) -> bool {
-    let may_be = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=longest).contains(&text.len())
-        && text.chars().all(may_be)
-        && text.starts_with(|c: char| c.is_ascii_alphabetic())
 }

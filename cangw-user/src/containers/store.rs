@@ -117,7 +117,7 @@ impl Store {
         let path = folder.join(FILE);
         let wrong = |what: String| Error::Container {
             message: format!(
-                "{}: {what}; move the file away, remove the CAN networks with `docker network rm`, and make them again",
+                "{}: {what}; move the file away, remove the CAN networks with `docker network rm` or `podman network rm`, and make them again",
                 path.display()
             ),
         };

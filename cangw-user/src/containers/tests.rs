@@ -21,6 +21,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::networks::Networks;
 use super::options::{Given, NetworkOptions, PortOptions};
 use super::server::serve;
+use super::store::Engine;
 use super::{docker, netavark};
 use names::Names;
 
@@ -561,4 +562,30 @@ fn what_was_left_behind_is_found_and_removed() {
         "{left:?}"
     );
     assert_eq!(left.len(), 2, "{left:?}");
+}
+
+/// A file that cannot be read is named, and stays as it is.
+#[test]
+fn a_file_of_somebody_else_is_left_alone() {
+    let folder = Folder::new("foreign");
+    let networks = Networks::new(&folder.state(), Arc::new(Names::default()));
+    fs::create_dir(folder.state()).expect("a folder");
+    let file = folder.state().join("networks.json");
+    for text in [
+        "",
+        "{",
+        "[]",
+        r#"{"version": 2, "networks": {}, "endpoints": {}}"#,
+    ] {
+        fs::write(&file, text).expect("a file");
+        let id = "a".repeat(64);
+        let error = networks.create_network(&id, Engine::Docker, &Given::new());
+        let error = error.expect_err("it cannot be read").to_string();
+        assert!(
+            error.contains("networks.json: ") && error.contains("move the file away"),
+            "{error}"
+        );
+        assert!(networks.keep().is_err() && networks.delete_network(&id).is_err());
+        assert_eq!(fs::read_to_string(&file).expect("a file"), text);
+    }
 }

@@ -110,38 +110,90 @@ fn call(name: &str, body: &Value) -> Value {
     cangw_tests::docker::call(Path::new("/run/docker/plugins/cangw.sock"), name, body)
 }
 
+/// A driver without Docker, with one network, which goes with it.
+struct Driver {
+    namespace: Namespace,
+    state: PathBuf,
+    network: String,
+    _daemon: Daemon,
+}
+
+impl Driver {
+    fn start(options: &Value) -> Self {
+        let namespace = Namespace::new("docker");
+        let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
+        let driver = Self {
+            _daemon: Daemon::start_with_state(&namespace, &state, &["--docker"]),
+            namespace,
+            state,
+            network: "ab".repeat(32),
+        };
+        let options = json!({ "com.docker.network.generic": options });
+        let body = json!({ "NetworkID": driver.network, "Options": options });
+        assert_eq!(call("CreateNetwork", &body), json!({}));
+        driver
+    }
+
+    /// Makes a call for an endpoint, whose identifier begins so.
+    fn endpoint(&self, name: &str, begin: &str, options: &Value) -> Value {
+        let endpoint = format!("{begin:0<64}");
+        let body = json!({ "NetworkID": self.network, "EndpointID": endpoint, "Options": options });
+        call(name, &body)
+    }
+
+    fn create(&self, number: usize) -> Value {
+        self.endpoint("CreateEndpoint", &format!("{number:012x}"), &json!({}))
+    }
+
+    /// A socket on the interface of an endpoint, which is on the host as long as no container has it.
+    fn socket(&self, begin: &str) -> CanSocket {
+        socket(&self.namespace, &format!("cg{begin}"))
+    }
+
+    /// Interfaces of endpoints.
+    fn interfaces(&self) -> usize {
+        let links = self.namespace.output("ip", &["-brief", "link"]);
+        links.matches("cg").count()
+    }
+
+    fn delete_network(&self) {
+        let body = json!({ "NetworkID": self.network });
+        assert_eq!(call("DeleteNetwork", &body), json!({}));
+        assert_eq!(self.interfaces(), 0);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.state);
+    }
+}
+
 /// Fifty endpoints are fifty entries of one map, and three programs.
 #[test]
 fn fifty_endpoints_are_fifty_entries() {
     const MANY: usize = 50;
-    let namespace = Namespace::new("docker");
-    let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
-    let _daemon = Daemon::start_with_state(&namespace, &state, &["--docker"]);
-    let network = "ab".repeat(32);
-    assert_eq!(
-        call("CreateNetwork", &json!({ "NetworkID": network })),
-        json!({})
-    );
-    let endpoint = |number: usize| json!({ "NetworkID": network, "EndpointID": format!("{:012x}{}", number + 1, "0".repeat(52)) });
-    let before = programs(&namespace).len();
+    let driver = Driver::start(&json!({}));
+    let namespace = &driver.namespace;
+    let before = programs(namespace).len();
     let begin = Instant::now();
     for number in 0..MANY {
-        assert_eq!(call("CreateEndpoint", &endpoint(number)), json!({}));
+        assert_eq!(driver.create(number), json!({}));
     }
     let took = begin.elapsed();
     println!("{MANY} endpoints were made in {:.2} s", took.as_secs_f64());
     // Each growth of the map had programs of its own, which end with it.
     for _ in 0..100 {
-        if programs(&namespace).len() == before {
+        if programs(namespace).len() == before {
             break;
         }
         std::thread::sleep(SILENCE);
     }
-    assert_eq!(programs(&namespace).len(), before);
+    assert_eq!(programs(namespace).len(), before);
     let hidden = Namespace::of_others(HIDDEN);
     let (ports, room) = hidden.enter(|| {
         let pins = Pins::open(false).expect("pins").expect("pins");
-        let hub = Hub::new(&pins, &network[..12]);
+        let hub = Hub::new(&pins, &driver.network[..12]);
         (
             hub.ports().expect("ports").len(),
             hub.room().expect("a map"),
@@ -149,9 +201,8 @@ fn fifty_endpoints_are_fifty_entries() {
     });
     assert_eq!((ports, room), (MANY, 64));
     // A frame from one reaches all others, once.
-    let name = |number: usize| format!("cg{:012x}", number + 1);
     let sockets: Vec<CanSocket> = (0..MANY)
-        .map(|number| socket(&namespace, &name(number)))
+        .map(|number| driver.socket(&format!("{number:012x}")))
         .collect();
     sockets[7].send(&Frame::classic(0x123, &[1]));
     for (number, socket) in sockets.iter().enumerate() {
@@ -161,75 +212,37 @@ fn fifty_endpoints_are_fifty_entries() {
         }
         assert_eq!(socket.try_receive(), None, "{number}");
     }
-    assert_eq!(
-        call("DeleteNetwork", &json!({ "NetworkID": network })),
-        json!({})
-    );
-    let links = namespace.output("ip", &["-brief", "link"]);
-    assert!(!links.contains("cg"), "{links}");
-    let _ = std::fs::remove_dir_all(state);
+    driver.delete_network();
 }
 
 /// A bus has an end, which is told; whoever did not get on it leaves nothing.
 #[test]
 fn a_full_bus_says_so() {
-    let namespace = Namespace::new("docker");
-    let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
-    let _daemon = Daemon::start_with_state(&namespace, &state, &["--docker"]);
-    let network = "ab".repeat(32);
-    assert_eq!(
-        call("CreateNetwork", &json!({ "NetworkID": network })),
-        json!({})
-    );
-    let endpoint = |number: usize| json!({ "NetworkID": network, "EndpointID": format!("{number:012x}{}", "0".repeat(52)) });
+    let driver = Driver::start(&json!({}));
     for number in 0..MAX_PORTS {
-        assert_eq!(call("CreateEndpoint", &endpoint(number)), json!({}));
+        assert_eq!(driver.create(number), json!({}));
     }
-    let links = || {
-        namespace
-            .output("ip", &["-brief", "link"])
-            .matches("cg")
-            .count()
-    };
     for _ in 0..2 {
-        let answer = call("CreateEndpoint", &endpoint(MAX_PORTS));
+        let answer = driver.create(MAX_PORTS);
         let error = answer["Err"].as_str().unwrap_or_default();
         assert!(
             error.contains("256") && error.contains("divide the bus"),
             "{answer}"
         );
-        assert_eq!(links(), MAX_PORTS);
+        assert_eq!(driver.interfaces(), MAX_PORTS);
     }
-    assert_eq!(call("DeleteEndpoint", &endpoint(7)), json!({}));
-    assert_eq!(call("CreateEndpoint", &endpoint(MAX_PORTS)), json!({}));
-    assert_eq!(
-        call("DeleteNetwork", &json!({ "NetworkID": network })),
-        json!({})
-    );
-    assert_eq!(links(), 0);
-    let _ = std::fs::remove_dir_all(state);
+    let seventh = format!("{:012x}", 7);
+    let gone = driver.endpoint("DeleteEndpoint", &seventh, &json!({}));
+    assert_eq!(gone, json!({}));
+    assert_eq!(driver.create(MAX_PORTS), json!({}));
+    driver.delete_network();
 }
 
 /// Classic, FD and XL interfaces are on one bus; each counts the frames that it cannot take.
 #[test]
 fn interfaces_for_all_frames_are_on_one_bus() {
-    let namespace = Namespace::new("docker");
-    let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
-    let _daemon = Daemon::start_with_state(&namespace, &state, &["--docker"]);
-    let network = "ef".repeat(32);
-    let options = json!({ "com.docker.network.generic": { "xl": "true" } });
-    let created = call(
-        "CreateNetwork",
-        &json!({ "NetworkID": network, "Options": options }),
-    );
-    assert_eq!(created, json!({}));
-    let endpoint = |kind: &str, options: Value| {
-        let id = format!("{kind:0<64}");
-        call(
-            "CreateEndpoint",
-            &json!({ "NetworkID": network, "EndpointID": id, "Options": options }),
-        )
-    };
+    let driver = Driver::start(&json!({ "xl": "true" }));
+    let endpoint = |begin: &str, options| driver.endpoint("CreateEndpoint", begin, &options);
     // Identifiers have hexadecimal digits.
     let (classic, fd, xl) = ("c1a551cc1a55", "fdfdfdfdfdfd", "eeeeeeeeeeee");
     let answer = endpoint(xl, json!({}));
@@ -240,8 +253,7 @@ fn interfaces_for_all_frames_are_on_one_bus() {
             json!({})
         );
         assert_eq!(endpoint(classic, json!({ "xl": "false" })), json!({}));
-        let [on_classic, on_fd, on_xl] =
-            [classic, fd, xl].map(|id| socket(&namespace, &format!("cg{id}")));
+        let [on_classic, on_fd, on_xl] = [classic, fd, xl].map(|begin| driver.socket(begin));
         let frames = [
             Frame::classic(0x100, &[1]),
             Frame::fd(0x101, 0, &[2; 32]),
@@ -261,10 +273,10 @@ fn interfaces_for_all_frames_are_on_one_bus() {
         for socket in [&on_classic, &on_fd, &on_xl] {
             assert_eq!(socket.receive_within(SILENCE), None);
         }
-        let mut command = Cangw::Ours.command(&namespace);
+        let mut command = Cangw::Ours.command(&driver.namespace);
         let output = command
             .args(["networks"])
-            .env("STATE_DIRECTORY", &state)
+            .env("STATE_DIRECTORY", &driver.state)
             .output();
         let text = Answer::from(output.expect("cangw runs")).stdout;
         for line in [
@@ -278,11 +290,7 @@ fn interfaces_for_all_frames_are_on_one_bus() {
         let error = answer["Err"].as_str().unwrap_or_default();
         assert!(error.contains("Linux 6.2"), "{answer}");
     }
-    assert_eq!(
-        call("DeleteNetwork", &json!({ "NetworkID": network })),
-        json!({})
-    );
-    let _ = std::fs::remove_dir_all(state);
+    driver.delete_network();
 }
 
 /// Calls the plugin as netavark does.
