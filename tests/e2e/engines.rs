@@ -62,10 +62,6 @@ fn bytes_are_counted_on_every_way() {
         (&["-s x0 -d x1 --xl"], "xl"),
         (&["-s x0 -d x1 --xl --rate 10000/s"], "xl"),
     ] {
-        // Older kernels have no CAN XL.
-        if kind == "xl" && kernel::version() < (6, 2) {
-            continue;
-        }
         let namespace = Namespace::new("bytes");
         let mtu = if kind == "xl" { 2060 } else { 72 };
         for name in ["x0", "x1", "x2"] {

@@ -1,17 +1,11 @@
-//! CAN XL frames, which can-gw does not forward. Kernels have them from 6.2 on.
+//! CAN XL frames, which can-gw does not forward. Kernels have them from 6.1 on.
 
 use cangw_tests::frame::{BRS, Frame};
-use cangw_tests::kernel;
 use cangw_tests::lab::{Lab, Link};
 use cangw_tests::tool::Cangw;
 
 const MTU: u32 = 2060;
 const INTERFACES: [&str; 6] = ["x0", "x0p", "x1", "x1p", "v0", "v1"];
-
-/// Whether the kernel has CAN XL.
-fn supported() -> bool {
-    kernel::version() >= (6, 2)
-}
 
 fn lab() -> Lab {
     Lab::new(
@@ -33,13 +27,6 @@ fn xl(priority: u32, length: usize) -> Frame {
 #[test]
 fn xl_frames_are_forwarded() {
     let mut lab = lab();
-    if !supported() {
-        // The kernel knows no such MTU, and so no such rule can be.
-        let refused = Cangw::Ours.run(&lab.namespace, "-A -s x0 -d x1 --xl");
-        assert_eq!(refused.code, 1, "{refused:?}");
-        assert!(refused.stderr.contains("2060"), "{refused:?}");
-        return;
-    }
     set_mtu(&lab);
     for rule in [
         "-s x0 -d x1 --xl",
@@ -86,12 +73,6 @@ fn set_mtu(lab: &Lab) {
 #[test]
 fn every_field_of_the_header_is_a_filter() {
     let mut lab = lab();
-    if !supported() {
-        let refused = Cangw::Ours.run(&lab.namespace, "rule add -s x0 -d x1 --xl --vcid 5");
-        assert_eq!(refused.code, 1, "{refused:?}");
-        assert!(refused.stderr.contains("2060"), "{refused:?}");
-        return;
-    }
     set_mtu(&lab);
     for (source, far, near) in [("x0", "x1p", "x1"), ("v0", "v1", "v1")] {
         let entry = if source == "x0" { "x0p" } else { "v0" };
@@ -139,9 +120,6 @@ fn every_field_of_the_header_is_a_filter() {
 #[test]
 fn xl_frames_have_limits_faults_and_watches() {
     let mut lab = lab();
-    if !supported() {
-        return;
-    }
     set_mtu(&lab);
     for rule in [
         "-s x0 -d x1 --xl --corrupt 100% --watch",

@@ -61,13 +61,13 @@ impl CanSocket {
         for (level, name, value) in [
             (libc::SOL_CAN_RAW, libc::CAN_RAW_FD_FRAMES, 1),
             (libc::SOL_CAN_RAW, libc::CAN_RAW_ERR_FILTER, ALL_ERRORS),
+            (libc::SOL_CAN_RAW, CAN_RAW_XL_FRAMES, 1),
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1),
         ] {
             sys::set_option(&fd, level, name, value)
                 .unwrap_or_else(|e| panic!("option {name} of a socket on {interface}: {e}"));
         }
-        // Kernels before 6.2 do not have it, and then there are no such frames either.
-        let _ = sys::set_option(&fd, libc::SOL_CAN_RAW, CAN_RAW_XL_FRAMES, 1);
+        // Kernels before 6.9 do not look at it.
         let _ = sys::set_option(
             &fd,
             libc::SOL_CAN_RAW,

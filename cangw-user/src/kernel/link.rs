@@ -219,7 +219,7 @@ fn explain_pair(error: Error, mtu: u32, name: &str) -> Error {
         Some(libc::EEXIST) => Error::InterfaceExists { name: name.into() },
         Some(libc::EINVAL) if mtu > FrameType::Fd.mtu() => Error::Unsupported {
             what: "virtual interfaces for CAN XL frames".into(),
-            remedy: "use Linux 6.2 or newer".into(),
+            remedy: "use Linux 6.1 or newer".into(),
         },
         _ => error,
     }

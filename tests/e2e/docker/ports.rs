@@ -13,7 +13,6 @@ use cangw::kernel::pins::Pins;
 use cangw_tests::daemon::Daemon;
 use cangw_tests::docker::{CONTROL, Docker};
 use cangw_tests::frame::Frame;
-use cangw_tests::kernel;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::tool::{Answer, Cangw};
@@ -245,50 +244,44 @@ fn interfaces_for_all_frames_are_on_one_bus() {
     let endpoint = |begin: &str, options| driver.endpoint("CreateEndpoint", begin, &options);
     // Identifiers have hexadecimal digits.
     let (classic, fd, xl) = ("c1a551cc1a55", "fdfdfdfdfdfd", "eeeeeeeeeeee");
-    let answer = endpoint(xl, json!({}));
-    if kernel::version() >= (6, 2) {
-        assert_eq!(answer, json!({}));
-        assert_eq!(
-            endpoint(fd, json!({ "xl": "false", "fd": "true" })),
-            json!({})
-        );
-        assert_eq!(endpoint(classic, json!({ "xl": "false" })), json!({}));
-        let [on_classic, on_fd, on_xl] = [classic, fd, xl].map(|begin| driver.socket(begin));
-        let frames = [
-            Frame::classic(0x100, &[1]),
-            Frame::fd(0x101, 0, &[2; 32]),
-            Frame::xl(0x102, 0, 0, &[3; 1000]),
-        ];
-        for frame in &frames {
-            on_xl.send(frame);
-        }
-        assert_eq!(on_fd.receive(), frames[0]);
-        assert_eq!(on_fd.receive(), frames[1]);
-        assert_eq!(on_classic.receive(), frames[0]);
-        on_classic.send(&frames[0]);
-        assert_eq!(
-            [on_fd.receive(), on_xl.receive()],
-            [frames[0].clone(), frames[0].clone()]
-        );
-        for socket in [&on_classic, &on_fd, &on_xl] {
-            assert_eq!(socket.receive_within(SILENCE), None);
-        }
-        let mut command = Cangw::Ours.command(&driver.namespace);
-        let output = command
-            .args(["networks"])
-            .env("STATE_DIRECTORY", &driver.state)
-            .output();
-        let text = Answer::from(output.expect("cangw runs")).stdout;
-        for line in [
-            "c1a551cc1a55:?: sent 1, received 1, too_large 2\n",
-            "fdfdfdfdfdfd:?: sent 0, received 3, too_large 1\n",
-            "eeeeeeeeeeee:?: sent 3, received 1\n",
-        ] {
-            assert!(text.contains(line), "{text}");
-        }
-    } else {
-        let error = answer["Err"].as_str().unwrap_or_default();
-        assert!(error.contains("Linux 6.2"), "{answer}");
+    assert_eq!(endpoint(xl, json!({})), json!({}));
+    assert_eq!(
+        endpoint(fd, json!({ "xl": "false", "fd": "true" })),
+        json!({})
+    );
+    assert_eq!(endpoint(classic, json!({ "xl": "false" })), json!({}));
+    let [on_classic, on_fd, on_xl] = [classic, fd, xl].map(|begin| driver.socket(begin));
+    let frames = [
+        Frame::classic(0x100, &[1]),
+        Frame::fd(0x101, 0, &[2; 32]),
+        Frame::xl(0x102, 0, 0, &[3; 1000]),
+    ];
+    for frame in &frames {
+        on_xl.send(frame);
+    }
+    assert_eq!(on_fd.receive(), frames[0]);
+    assert_eq!(on_fd.receive(), frames[1]);
+    assert_eq!(on_classic.receive(), frames[0]);
+    on_classic.send(&frames[0]);
+    assert_eq!(
+        [on_fd.receive(), on_xl.receive()],
+        [frames[0].clone(), frames[0].clone()]
+    );
+    for socket in [&on_classic, &on_fd, &on_xl] {
+        assert_eq!(socket.receive_within(SILENCE), None);
+    }
+    let mut command = Cangw::Ours.command(&driver.namespace);
+    let output = command
+        .args(["networks"])
+        .env("STATE_DIRECTORY", &driver.state)
+        .output();
+    let text = Answer::from(output.expect("cangw runs")).stdout;
+    for line in [
+        "c1a551cc1a55:?: sent 1, received 1, too_large 2\n",
+        "fdfdfdfdfdfd:?: sent 0, received 3, too_large 1\n",
+        "eeeeeeeeeeee:?: sent 3, received 1\n",
+    ] {
+        assert!(text.contains(line), "{text}");
     }
     driver.delete_network();
 }
