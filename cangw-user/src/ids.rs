@@ -7,6 +7,7 @@ use cangw_common::frame::{EFF_FLAG, EFF_MASK, RTR_FLAG, SFF_MASK};
 use cangw_common::rule::Predicate;
 use serde::{Deserialize, Serialize};
 
+use crate::as_text::as_text;
 use crate::rule::{ParseError, hex};
 
 /// J1939 (SAE J1939-21): the bits of an identifier above priority that say which parameter group it is.
@@ -72,6 +73,8 @@ impl fmt::Display for IdRange {
         Ok(())
     }
 }
+
+as_text!(IdRange);
 
 impl IdRange {
     /// One identifier, with [`EFF_FLAG`] when it has 29 bits.

@@ -3,6 +3,7 @@
 //! [`gateway::Gateway`] is the entrance. docs/architecture.md follows a rule from the command line to the tables.
 
 pub mod api;
+mod as_text;
 pub mod capability;
 pub mod capture;
 #[doc(hidden)]
@@ -26,5 +27,6 @@ pub mod reset;
 pub mod rule;
 pub mod state;
 pub mod topology;
+pub mod tunnel;
 
 pub use error::{Error, Result};

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use cangw_common::abi::{Fault, Guard, PER_ID};
 use cangw_common::guard::{ALL, mix};
-use serde::{Deserialize, Serialize};
 
+use crate::as_text::as_text;
 use crate::rule::ParseError;
 
 const SECOND: u64 = 1_000_000_000;
@@ -255,22 +255,6 @@ impl fmt::Display for Limits {
         }
         f.write_str(&words.join(" "))
     }
-}
-
-macro_rules! as_text {
-    ($($type:ty),*) => {$(
-        impl Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )*};
 }
 
 as_text!(Rate, Share);

@@ -13,9 +13,11 @@ pub mod hub;
 pub mod link;
 pub mod listeners;
 pub mod maps;
+
 pub mod netlink;
 pub mod netns;
 pub mod pins;
+pub mod sockets;
 pub mod syscall;
 pub(crate) mod table;
 pub mod tap;

@@ -1,0 +1,378 @@
+//! What a tunnel is told: a table of a topology's file, or what `cangw tunnel add` sends.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use cangw_common::abi::ID_RANGES;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::{Endpoint, Transport};
+use super::outgoing::Packing;
+use crate::as_text::as_text;
+use crate::containers::options::PortOptions;
+use crate::ids::IdRange;
+use crate::kernel::hub::MAX_PORTS;
+use crate::limits::Rate;
+
+/// Bytes of IP packets, from what every IPv4 host takes (RFC 791) to the largest.
+const MTUS: RangeInclusive<u16> = 576..=65_535;
+/// cannelloni's defaults.
+const MTU: u16 = 1500;
+const FLUSH: Duration = Duration::from_millis(100);
+const MAX_AGE: Duration = Duration::from_secs(1);
+const STALE: Duration = Duration::from_secs(10);
+const CLIENTS: u16 = 16;
+/// IP and UDP (or SCTP, which is put into the same room).
+const HEADS_V4: usize = 28;
+const HEADS_V6: usize = 48;
+/// Longest of all times.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A length of time as text: a whole number with its unit, `us`, `ms` or `s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+const UNITS: [(&str, u64); 3] = [("us", 1), ("ms", 1000), ("s", 1_000_000)];
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at(digits);
+        let unit = UNITS.iter().find(|(name, _)| *name == unit);
+        let micros = unit.and_then(|(_, micros)| number.parse::<u64>().ok()?.checked_mul(*micros));
+        let span = micros.map(Duration::from_micros);
+        span.filter(|span| *span <= LONGEST)
+            .map(Self)
+            .ok_or_else(|| {
+                format!("{text:?} is no time; expected such as 500us, 20ms or 2s, at most an hour")
+            })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        let unit = UNITS
+            .iter()
+            .rev()
+            .find(|(_, unit)| micros % u128::from(*unit) == 0);
+        let (name, unit) = unit.unwrap_or(&UNITS[0]);
+        write!(f, "{}{name}", micros / u128::from(*unit))
+    }
+}
+
+as_text!(Span);
+
+/// A tunnel as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelTable {
+    /// Its bus.
+    pub bus: String,
+    /// Where peers come to; of a client by UDP, where it sends from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Endpoint>,
+    /// The peer to which it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Endpoint>,
+    /// Networks of those that may come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<String>,
+    /// How many may be there at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_clients: Option<u16>,
+    /// How long a frame waits for others, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flush: Option<Span>,
+    /// The same for single identifiers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub flush_ids: BTreeMap<String, Span>,
+    /// Whether the frames of a datagram are in the order of their identifiers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sort: bool,
+    /// Bytes of a packet, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Frames that are older are not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
+    /// Silence after which a peer is stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale: Option<Span>,
+    /// How often a datagram without frames says that this end is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Span>,
+    /// Identifiers that come from the network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<IdRange>,
+    /// Identifiers that go there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filter: Vec<IdRange>,
+    /// Frames that come from each peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Those that come to an address.
+    Server {
+        /// The address.
+        listen: SocketAddr,
+        /// Networks of those that may.
+        clients: Vec<IpNet>,
+        /// How many may be there at once.
+        most: usize,
+    },
+    /// One peer.
+    Client {
+        /// The peer.
+        connect: Endpoint,
+        /// The address to send from.
+        from: Option<SocketAddr>,
+    },
+}
+
+/// A tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Its bus.
+    pub bus: String,
+    /// How frames get there.
+    pub transport: Transport,
+    /// Who is at the other end.
+    pub role: Role,
+    /// How frames are put into datagrams; `payload` is for IPv4.
+    packing: Packing,
+    mtu: u16,
+    /// Silence after which a peer is stale.
+    pub stale: Duration,
+    /// How often this end says that it is there.
+    pub heartbeat: Option<Duration>,
+    /// What the ports keep back.
+    pub limits: PortOptions,
+}
+
+/// A key of a table, and what is wrong with it.
+pub type Wrong = (&'static str, String);
+
+impl Tunnel {
+    /// How frames are packed on their way to an address.
+    #[must_use]
+    pub fn packing(&self, to: IpAddr) -> Packing {
+        let heads = if to.is_ipv4() { HEADS_V4 } else { HEADS_V6 };
+        Packing {
+            payload: usize::from(self.mtu) - heads,
+            ..self.packing.clone()
+        }
+    }
+
+    /// Frames that are older are not sent.
+    #[must_use]
+    pub fn max_age(&self) -> Duration {
+        self.packing.max_age
+    }
+
+    /// Where it listens, or what it connects to.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        match &self.role {
+            Role::Server { listen, .. } => format!("{}://{listen}", self.transport.name()),
+            Role::Client { connect, .. } => connect.to_string(),
+        }
+    }
+
+    /// Whether an address may come.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        match &self.role {
+            Role::Server { clients, .. } => {
+                let address = address.to_canonical();
+                clients.iter().any(|network| network.contains(&address))
+            }
+            Role::Client { .. } => false,
+        }
+    }
+}
+
+impl TunnelTable {
+    /// The tunnel.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub fn check(&self) -> Result<Tunnel, Wrong> {
+        let (transport, role) = self.role()?;
+        if let Some(mtu) = self.mtu
+            && !MTUS.contains(&mtu)
+        {
+            let (least, most) = MTUS.into_inner();
+            return Err(("mtu", format!("{mtu} is not from {least} to {most} bytes")));
+        }
+        let is_datagrams = transport != Transport::Tcp;
+        for (key, is_there) in [
+            ("flush", self.flush.is_some()),
+            ("flush_ids", !self.flush_ids.is_empty()),
+            ("sort", self.sort),
+            ("mtu", self.mtu.is_some()),
+            ("heartbeat", self.heartbeat.is_some()),
+        ] {
+            if is_there && !is_datagrams {
+                return Err((
+                    key,
+                    "is for datagrams (udp, sctp); a stream sends each frame at once".into(),
+                ));
+            }
+        }
+        for (key, span) in [
+            ("max_age", self.max_age),
+            ("stale", self.stale),
+            ("heartbeat", self.heartbeat),
+        ] {
+            if span.is_some_and(|span| span.0 < Duration::from_millis(1)) {
+                return Err((key, "is at least 1ms".into()));
+            }
+        }
+        for (key, ranges) in [("allow", &self.allow), ("filter", &self.filter)] {
+            if ranges.iter().filter(|range| range.extended).count() > ID_RANGES {
+                return Err((
+                    key,
+                    format!("has more than {ID_RANGES} ranges of extended identifiers; join some"),
+                ));
+            }
+        }
+        let or = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        Ok(Tunnel {
+            bus: self.bus.clone(),
+            transport,
+            role,
+            packing: Packing {
+                payload: 0,
+                // A stream has no datagrams to fill.
+                flush: or(
+                    self.flush,
+                    if is_datagrams { FLUSH } else { Duration::ZERO },
+                ),
+                flush_ids: self.flush_ids()?,
+                sort: self.sort,
+                max_age: or(self.max_age, MAX_AGE),
+            },
+            mtu: self.mtu.unwrap_or(MTU),
+            stale: or(self.stale, STALE),
+            heartbeat: self.heartbeat.map(|span| span.0),
+            limits: PortOptions {
+                fd: true,
+                xl: false,
+                prefix: None,
+                allow: self.allow.clone(),
+                filter: self.filter.clone(),
+                rate: self.rate,
+            },
+        })
+    }
+
+    fn role(&self) -> Result<(Transport, Role), Wrong> {
+        let listen = self.listen.as_ref().map(|endpoint| {
+            let address = endpoint.address().ok_or_else(|| {
+                let host = &endpoint.host;
+                ("listen", format!("{host} is no address of this host; expected such as 0.0.0.0, [::] or one of its addresses"))
+            })?;
+            Ok::<_, Wrong>((endpoint.transport, address))
+        });
+        let listen = listen.transpose()?;
+        if let Some(connect) = &self.connect {
+            if !self.clients.is_empty() || self.max_clients.is_some() {
+                let key = if self.clients.is_empty() {
+                    "max_clients"
+                } else {
+                    "clients"
+                };
+                return Err((
+                    key,
+                    "is for a server; with `connect`, the peer is the only one".into(),
+                ));
+            }
+            if connect.port == 0 {
+                return Err(("connect", "port 0 is no peer's".into()));
+            }
+            if listen.is_some_and(|(transport, _)| transport != connect.transport) {
+                return Err((
+                    "listen",
+                    format!(
+                        "is another transport than `connect`, {}",
+                        connect.transport.name()
+                    ),
+                ));
+            }
+            if listen.is_some() && connect.transport != Transport::Udp {
+                return Err(("listen", "goes with `connect` for udp only, whose peers send to a port that they are told".into()));
+            }
+            let role = Role::Client {
+                connect: connect.clone(),
+                from: listen.map(|(_, address)| address),
+            };
+            return Ok((connect.transport, role));
+        }
+        let (transport, listen) = listen.ok_or_else(|| {
+            let message = "a tunnel needs `listen = \"udp://0.0.0.0:20000\"` for peers to come, or `connect = \"udp://10.0.0.7:20000\"` to go to one";
+            ("", message.to_owned())
+        })?;
+        if self.clients.is_empty() {
+            return Err(("clients", "a server needs those that may come, such as `clients = [\"10.0.0.0/24\"]`; \"0.0.0.0/0\" and \"::/0\" are everybody".into()));
+        }
+        let clients = self.clients.iter().map(|text| {
+            let network = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+            network.map_err(|_| {
+                (
+                    "clients",
+                    format!("{text:?} is neither a network, such as 10.0.0.0/24, nor an address"),
+                )
+            })
+        });
+        let clients = clients.collect::<Result<_, _>>()?;
+        let most = self.max_clients.unwrap_or(CLIENTS);
+        if most == 0 || usize::from(most) >= MAX_PORTS {
+            return Err((
+                "max_clients",
+                format!("{most} is not from 1 to {}", MAX_PORTS - 1),
+            ));
+        }
+        let most = usize::from(most);
+        Ok((
+            transport,
+            Role::Server {
+                listen,
+                clients,
+                most,
+            },
+        ))
+    }
+
+    fn flush_ids(&self) -> Result<BTreeMap<u32, Duration>, Wrong> {
+        let one = |(text, span): (&String, &Span)| {
+            let range = text
+                .parse::<IdRange>()
+                .ok()
+                .filter(|range| range.first == range.last);
+            let range = range.ok_or_else(|| {
+                (
+                    "flush_ids",
+                    format!(
+                        "{text:?} is no identifier: 3 hexadecimal digits, or 8 for an extended one"
+                    ),
+                )
+            })?;
+            Ok((range.first, span.0))
+        };
+        self.flush_ids.iter().map(one).collect()
+    }
+}

@@ -1,0 +1,121 @@
+//! Where a tunnel listens, or what it connects to: `TRANSPORT://HOST:PORT`.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use crate::as_text::as_text;
+
+/// cannelloni's port.
+pub const PORT: u16 = 20000;
+
+/// How frames get to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A stream.
+    Tcp,
+    /// Datagrams that neither get lost nor change places.
+    Sctp,
+}
+
+impl Transport {
+    const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Sctp];
+
+    /// As in an endpoint.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// `TRANSPORT://HOST:PORT`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// How frames get there.
+    pub transport: Transport,
+    /// A name, or an address; IPv6 without its brackets.
+    pub host: String,
+    /// [`PORT`] when none is given.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// The address, when it is not a name.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        let host: IpAddr = self.host.parse().ok()?;
+        Some(SocketAddr::new(host, self.port))
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!(
+                "{text:?}: {why}; expected such as udp://10.0.0.7:20000, tcp://[fd00::7]:20000 or sctp://gateway.example:20000"
+            )
+        };
+        let (scheme, rest) = text
+            .split_once("://")
+            .ok_or_else(|| wrong("there is no transport before the address"))?;
+        let transport = Transport::ALL
+            .into_iter()
+            .find(|transport| transport.name() == scheme)
+            .ok_or_else(|| wrong(&format!("{scheme} is no transport")))?;
+        let (host, port) = if let Some(rest) = rest.strip_prefix('[') {
+            let (host, port) = rest
+                .split_once(']')
+                .ok_or_else(|| wrong("a bracket is missing"))?;
+            host.parse::<std::net::Ipv6Addr>()
+                .map_err(|_| wrong(&format!("{host} is no IPv6 address")))?;
+            (host, port)
+        } else {
+            match rest.find(':') {
+                Some(at) => rest.split_at(at),
+                None => (rest, ""),
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => PORT,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits
+                .parse()
+                .map_err(|_| wrong(&format!("{digits:?} is no port, which is from 0 to 65535")))?,
+            _ => {
+                return Err(wrong(
+                    "what follows the host is no port; IPv6 addresses have brackets",
+                ));
+            }
+        };
+        let may_be = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+        if host.is_empty() || host.len() > 253 || !host.bytes().all(may_be) {
+            return Err(wrong("the host is neither a name nor an address"));
+        }
+        Ok(Self {
+            transport,
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        let transport = self.transport.name();
+        if host.contains(':') {
+            write!(f, "{transport}://[{host}]:{port}")
+        } else {
+            write!(f, "{transport}://{host}:{port}")
+        }
+    }
+}
+
+as_text!(Endpoint);

@@ -1,0 +1,190 @@
+//! Tunnels: buses over a network, in cannelloni's protocol. docs/network.md follows a frame.
+//!
+//! A tunnel is a thread with an event loop of its own. Each of its peers is a port of the bus.
+
+pub mod backoff;
+pub mod board;
+pub mod codec;
+pub mod config;
+mod connections;
+mod datagrams;
+pub mod endpoint;
+pub mod outgoing;
+pub mod port;
+mod pump;
+pub mod sequence;
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_blocking};
+use tracing::{info, warn};
+
+use self::backoff::Backoff;
+use self::board::{Board, PeerState, TunnelReport};
+use self::config::Tunnel;
+use self::endpoint::{Endpoint, Transport};
+use self::port::Ports;
+use crate::error::{Error, Result};
+
+/// What all parts of a tunnel need.
+#[derive(Clone)]
+struct Context {
+    tunnel: Arc<Tunnel>,
+    ports: Arc<dyn Ports>,
+    board: Arc<Board>,
+}
+
+impl Context {
+    fn max_age(&self) -> Duration {
+        self.tunnel.max_age()
+    }
+}
+
+/// A tunnel that runs. It ends when this goes.
+pub struct Running {
+    name: String,
+    tunnel: Arc<Tunnel>,
+    board: Arc<Board>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Starts a tunnel. What goes wrong later is in its report, and tried again.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn start(name: &str, tunnel: Tunnel, ports: Arc<dyn Ports>) -> Result<Self> {
+        let tunnel = Arc::new(tunnel);
+        let board = Arc::new(Board::default());
+        let context = Context {
+            tunnel: Arc::clone(&tunnel),
+            ports,
+            board: Arc::clone(&board),
+        };
+        let failed = |e| Error::io(format!("start the tunnel {name}"), e);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let own = name.to_owned();
+        let work = move || {
+            let local = LocalSet::new();
+            runtime.block_on(local.run_until(async {
+                tokio::select! {
+                    _ = stopped => {}
+                    () = keep_running(&own, &context) => {}
+                }
+            }));
+            // With its tasks, the sockets on the ports go.
+            drop(local);
+            if let Err(e) = context.ports.sweep() {
+                warn!("tunnel {own}: {e}");
+            }
+        };
+        let thread = thread::Builder::new().name(name.chars().take(15).collect());
+        Ok(Self {
+            name: name.to_owned(),
+            tunnel,
+            board,
+            stop: Some(stop),
+            thread: Some(thread.spawn(work).map_err(failed)?),
+        })
+    }
+
+    /// Whether it does what it is told there.
+    #[must_use]
+    pub fn is(&self, tunnel: &Tunnel) -> bool {
+        *self.tunnel == *tunnel
+    }
+
+    /// Its state, on a bus of a topology.
+    #[must_use]
+    pub fn report(&self, topology: &str) -> TunnelReport {
+        let board = self.board.lock();
+        TunnelReport {
+            topology: topology.to_owned(),
+            name: self.name.clone(),
+            bus: self.tunnel.bus.clone(),
+            endpoint: self.tunnel.endpoint(),
+            peers: board.reports(),
+            strangers: board.strangers,
+            turned_away: board.turned_away,
+            overrun: board.overrun,
+            error: board.error.clone(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("tunnel {} ended with a panic", self.name);
+        }
+    }
+}
+
+/// Runs a tunnel, and again whenever something was wrong with it.
+async fn keep_running(name: &str, context: &Context) {
+    let mut backoff = Backoff::default();
+    loop {
+        let begin = Instant::now();
+        let swept = on_ports(context, |ports| ports.sweep()).await;
+        let result = match swept {
+            Ok(()) if context.tunnel.transport == Transport::Udp => datagrams::run(context).await,
+            Ok(()) => connections::run(context).await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = result {
+            let message = e.to_string();
+            let mut board = context.board.lock();
+            if board.error.as_ref() != Some(&message) {
+                warn!("tunnel {name}: {message}");
+            }
+            board.error = Some(message);
+            for peer in board.peers.values_mut() {
+                if peer.state == PeerState::Connected {
+                    peer.state = PeerState::Stale;
+                }
+            }
+        }
+        tokio::time::sleep(backoff.next(begin.elapsed())).await;
+        info!("tunnel {name}: begins anew");
+    }
+}
+
+/// Does what takes a while with the ports.
+async fn on_ports(
+    context: &Context,
+    work: impl FnOnce(&dyn Ports) -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let ports = Arc::clone(&context.ports);
+    let done = spawn_blocking(move || work(&*ports)).await;
+    done.map_err(|e| Error::io("use the ports of a bus", io::Error::other(e)))?
+}
+
+/// The address of a peer.
+async fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
+    if let Some(address) = endpoint.address() {
+        return Ok(address);
+    }
+    let failed = |e| Error::io(format!("find the address of {}", endpoint.host), e);
+    let mut found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(failed)?;
+    let none = || failed(io::Error::new(io::ErrorKind::NotFound, "it has none"));
+    found.next().ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! Ports of a bus: for each peer one, with a raw CAN socket at its far end.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::Socket;
+use socketcan::{CanFdSocket, Socket as _, SocketOptions as _};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::codec::Frame;
+use crate::containers::fabric::{self, Bus, Fabric, Far, Kernel};
+use crate::containers::options::PortOptions;
+use crate::error::{Error, Result};
+use crate::kernel::netns::NetNs;
+use crate::kernel::sockets::{self, BATCH, Inbox};
+use crate::topology::host::buses_path;
+
+/// Bytes of frames and what the kernel keeps beside them that wait to be read: some thousand frames.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Between the name of a tunnel and the number of a port: in the interface on the bus, and in the one at the far end. No name has the first, so that what a
+/// tunnel that was killed left behind is known by it.
+const ON_BUS: char = '.';
+const FAR: char = '-';
+/// Bytes of a tunnel's name: with a number of three digits, it is an interface's.
+pub const LONGEST_NAME: usize = 11;
+
+/// Makes ports for a tunnel, and takes them away.
+pub trait Ports: Send + Sync {
+    /// A port of the bus, from which frames are read and to which they are written as with a raw CAN socket.
+    ///
+    /// # Errors
+    /// When the bus is not up or has no room, or the kernel refuses.
+    fn open(&self, number: u32) -> Result<OwnedFd>;
+
+    /// Takes a port off the bus, whether it is there or not.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn close(&self, number: u32) -> Result<()>;
+
+    /// Takes all ports of the tunnel off the bus.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn sweep(&self) -> Result<()>;
+}
+
+/// Those of a bus of a topology.
+pub struct KernelPorts {
+    tunnel: String,
+    topology: String,
+    bus: Bus,
+    limits: PortOptions,
+}
+
+impl KernelPorts {
+    /// Those of a tunnel, on a bus of a topology.
+    #[must_use]
+    pub fn new(tunnel: &str, (topology, bus): (&str, &str), limits: PortOptions) -> Self {
+        Self {
+            tunnel: tunnel.to_owned(),
+            topology: topology.to_owned(),
+            bus: Bus::OfTopology(format!("{topology}.{bus}")),
+            limits,
+        }
+    }
+
+    fn namespace(&self) -> PathBuf {
+        buses_path(&self.topology)
+    }
+}
+
+impl Ports for KernelPorts {
+    fn open(&self, number: u32) -> Result<OwnedFd> {
+        let mtu = Kernel.mtu(&self.bus)?;
+        let interface = format!("{}{FAR}{number}", self.tunnel);
+        let port = fabric::Port {
+            name: format!("{}{ON_BUS}{number}", self.tunnel),
+            mtu: mtu.min(self.limits.mtu()),
+            interface: interface.clone(),
+            far: Far::In(self.namespace()),
+        };
+        // One that is there already may have other limits.
+        Kernel.remove_port(&self.bus, &port.name)?;
+        Kernel.make_port(&self.bus, &port, self.limits.limits(mtu).as_ref())?;
+        let failed = |e| Error::io(format!("open {interface} on the bus"), e);
+        let socket = NetNs::open(&self.namespace())?
+            .enter(|| CanFdSocket::open(&interface).map_err(failed))?;
+        let fd = socket.as_fd();
+        socket.set_nonblocking(true).map_err(failed)?;
+        // Nobody else is to see here what it sends.
+        socket.set_loopback(false).map_err(failed)?;
+        setsockopt(&fd, sockopt::RxqOvfl, &1).map_err(|e| failed(e.into()))?;
+        setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(|e| failed(e.into()))?;
+        fd.try_clone_to_owned().map_err(failed)
+    }
+
+    fn close(&self, number: u32) -> Result<()> {
+        let name = format!("{}{ON_BUS}{number}", self.tunnel);
+        Kernel.remove_port(&self.bus, &name)
+    }
+
+    fn sweep(&self) -> Result<()> {
+        let prefix = format!("{}{ON_BUS}", self.tunnel);
+        for port in Kernel.ports(&self.bus)? {
+            if port.name.starts_with(&prefix) {
+                Kernel.remove_port(&self.bus, &port.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An open port.
+pub(super) struct Port {
+    socket: AsyncFd<Socket>,
+}
+
+/// What the bus did with frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub taken: u64,
+    pub refused: u64,
+}
+
+impl Port {
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: sockets::watched(socket.into())?,
+        })
+    }
+
+    /// Waits for frames of the bus.
+    pub async fn receive(&self, inbox: &mut Inbox) -> io::Result<usize> {
+        let receive = |socket: &Socket| match inbox.receive(socket.as_fd()) {
+            // Only of sockets in tests, whose other end can be closed.
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            other => other,
+        };
+        self.socket.async_io(Interest::READABLE, receive).await
+    }
+
+    /// Gives frames to the bus.
+    pub async fn write(&self, frames: &[Frame]) -> io::Result<Written> {
+        let (mut written, mut rest) = (Written::default(), frames);
+        while !rest.is_empty() {
+            let batch = rest.iter().take(BATCH).map(Frame::socket_bytes);
+            let send = |socket: &Socket| sockets::send(socket.as_fd(), batch.clone(), None);
+            match self.socket.async_io(Interest::WRITABLE, send).await {
+                Ok(sent) => {
+                    written.taken += sent as u64;
+                    rest = &rest[sent..];
+                }
+                // A CAN FD frame where there are none.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE)) => {
+                    written.refused += 1;
+                    rest = &rest[1..];
+                }
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(written)
+    }
+}

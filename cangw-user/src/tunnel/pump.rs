@@ -1,0 +1,132 @@
+//! A port and what waits there to be sent: the half of a tunnel that is the same for all transports.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cangw_common::frame::FD_LEN;
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+
+use super::board::Board;
+use super::codec::Frame;
+use super::outgoing::{Outgoing, Packing};
+use super::port::{Port, Ports};
+use crate::kernel::sockets::Inbox;
+
+/// A port of a peer.
+pub(super) struct Pump {
+    pub number: u32,
+    pub outgoing: RefCell<Outgoing>,
+    port: Port,
+    board: Arc<Board>,
+    changed: Notify,
+}
+
+impl Pump {
+    /// Makes the port of a peer.
+    pub async fn open(
+        number: u32,
+        ports: &Arc<dyn Ports>,
+        board: &Arc<Board>,
+        packing: Packing,
+    ) -> crate::Result<Self> {
+        let failed = |e| crate::Error::io("use a port of a bus", e);
+        let ports = Arc::clone(ports);
+        let socket = spawn_blocking(move || ports.open(number)).await;
+        let socket = socket.map_err(|e| failed(io::Error::other(e)))??;
+        Ok(Self {
+            number,
+            outgoing: RefCell::new(Outgoing::new(packing)),
+            port: Port::new(socket).map_err(failed)?,
+            board: Arc::clone(board),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Takes frames off the bus until that is not possible any more.
+    pub async fn drain(&self) -> io::Error {
+        let mut inbox = Inbox::new(FD_LEN as usize);
+        let mut missed = 0;
+        loop {
+            if let Err(e) = self.port.receive(&mut inbox).await {
+                return e;
+            }
+            let now = Instant::now();
+            let mut outgoing = self.outgoing.borrow_mut();
+            let (mut too_old, mut no_room) = (0, 0);
+            for (bytes, _) in inbox.messages() {
+                if let Some(frame) = bytes.and_then(Frame::from_socket) {
+                    let dropped = outgoing.push(frame, now);
+                    too_old += dropped.too_old;
+                    no_room += dropped.no_room;
+                }
+            }
+            drop(outgoing);
+            self.changed.notify_one();
+            let overflow = inbox.overflow().unwrap_or(missed);
+            let overrun = u64::from(overflow.wrapping_sub(missed));
+            missed = overflow;
+            if too_old + no_room + overrun != 0 {
+                self.board.count(self.number, |counters| {
+                    counters.too_old += too_old;
+                    counters.no_room += no_room;
+                    counters.overrun += overrun;
+                });
+            }
+        }
+    }
+
+    /// Waits until frames are to be sent, and throws away those that are too old.
+    pub async fn due(&self) {
+        loop {
+            let due = self.outgoing.borrow().due();
+            match due {
+                Some(due) if due <= Instant::now() => {
+                    if self.expire() {
+                        continue;
+                    }
+                    return;
+                }
+                Some(due) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(due.into()) => {}
+                        () = self.changed.notified() => {}
+                    }
+                }
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// Throws away frames that are too old. Whether none is left.
+    pub fn expire(&self) -> bool {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let too_old = outgoing.expire(Instant::now());
+        if too_old != 0 {
+            self.board
+                .count(self.number, |counters| counters.too_old += too_old);
+        }
+        outgoing.is_empty()
+    }
+
+    /// Gives frames to the bus.
+    pub async fn deliver(&self, frames: &[Frame]) -> io::Result<()> {
+        let written = self.port.write(frames).await?;
+        self.board.count(self.number, |counters| {
+            counters.received += written.taken;
+            counters.refused += written.refused;
+        });
+        Ok(())
+    }
+}
+
+/// Takes a port off the bus.
+pub(super) async fn close(ports: &Arc<dyn Ports>, number: u32) {
+    let ports = Arc::clone(ports);
+    let closed = spawn_blocking(move || ports.close(number)).await;
+    if let Ok(Err(e)) = closed {
+        tracing::warn!("{e}");
+    }
+}

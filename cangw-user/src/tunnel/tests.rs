@@ -1,0 +1,591 @@
+//! Tunnels over loopback. Their ports are sockets whose other ends the test has: the kernel's buses are in the end-to-end tests.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use socket2::Socket;
+
+use super::board::{Counters, PeerReport};
+use super::codec::{Frame, HEAD, begin, decode_datagram, finish};
+use super::config::TunnelTable;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A bus of which the test has the other ends of all ports.
+#[derive(Default)]
+struct Wires {
+    ends: Mutex<BTreeMap<u32, Socket>>,
+}
+
+impl Ports for Wires {
+    fn open(&self, number: u32) -> Result<OwnedFd> {
+        let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+        let pair = socketpair(AddressFamily::Unix, kind, None, flags);
+        let (port, end) = pair.expect("a pair of sockets");
+        let port = Socket::from(port);
+        port.set_nonblocking(true).expect("a socket");
+        let end = Socket::from(end);
+        end.set_read_timeout(Some(LONG)).expect("a socket");
+        for socket in [&port, &end] {
+            setsockopt(&socket.as_fd(), sockopt::SndBuf, &(4 << 20)).expect("a socket");
+        }
+        self.ends.lock().expect("a lock").insert(number, end);
+        Ok(port.into())
+    }
+
+    fn close(&self, number: u32) -> Result<()> {
+        self.ends.lock().expect("a lock").remove(&number);
+        Ok(())
+    }
+
+    fn sweep(&self) -> Result<()> {
+        self.ends.lock().expect("a lock").clear();
+        Ok(())
+    }
+}
+
+impl Wires {
+    /// The other end of a port, when it is there.
+    fn end(&self, number: u32) -> Socket {
+        wait("a port", || {
+            let ends = self.ends.lock().expect("a lock");
+            ends.get(&number)
+                .map(|end| end.try_clone().expect("a socket"))
+        })
+    }
+
+    fn send(&self, number: u32, frame: &Frame) {
+        self.end(number)
+            .send(frame.socket_bytes())
+            .expect("a frame is taken");
+    }
+
+    fn receive(&self, number: u32) -> Frame {
+        let mut bytes = [0; 72];
+        let read = self.end(number).read(&mut bytes).expect("a frame");
+        Frame::from_socket(&bytes[..read]).expect("a frame")
+    }
+}
+
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < LONG, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+struct Lab {
+    wires: Arc<Wires>,
+    running: Running,
+}
+
+impl Lab {
+    fn start(toml: &str) -> Self {
+        let table: TunnelTable =
+            toml::from_str(&format!("bus = \"body\"\n{toml}")).expect("a table");
+        let wires = Arc::new(Wires::default());
+        let tunnel = table.check().expect("a tunnel");
+        let running = Running::start("test", tunnel, Arc::clone(&wires) as Arc<dyn Ports>);
+        Self {
+            wires,
+            running: running.expect("it starts"),
+        }
+    }
+
+    fn peer(&self, number: u32) -> PeerReport {
+        wait("a peer", || {
+            let peers = self.running.report("").peers;
+            peers.into_iter().find(|peer| peer.number == number)
+        })
+    }
+
+    /// Waits until the counters of a peer are so.
+    fn until(&self, number: u32, what: &str, is: impl Fn(&PeerReport) -> bool) {
+        let begin = Instant::now();
+        loop {
+            let peer = self.peer(number);
+            if is(&peer) {
+                return;
+            }
+            assert!(begin.elapsed() < LONG, "{what}: {peer:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn frame(id: u32, data: &[u8]) -> Frame {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&id.to_ne_bytes());
+    bytes[4] = data.len() as u8;
+    bytes[8..8 + data.len()].copy_from_slice(data);
+    Frame::from_socket(&bytes).expect("a frame")
+}
+
+fn datagram(sequence: u8, frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    begin(&mut bytes);
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    finish(&mut bytes, sequence, frames.len() as u16);
+    bytes
+}
+
+/// A port of loopback that nobody has.
+fn free_port() -> u16 {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket.local_addr().expect("an address").port()
+}
+
+fn client(port: u16) -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket
+        .connect((Ipv4Addr::LOCALHOST, port))
+        .expect("an address");
+    socket.set_read_timeout(Some(LONG)).expect("a socket");
+    socket
+}
+
+fn receive(socket: &UdpSocket) -> (u8, Vec<Frame>) {
+    let mut bytes = [0; 2000];
+    let read = socket.recv(&mut bytes).expect("a datagram");
+    let mut frames = Vec::new();
+    let number = decode_datagram(&bytes[..read], &mut frames).expect("a datagram");
+    (number, frames)
+}
+
+#[test]
+fn datagrams_of_several_clients_come_and_go() {
+    let port = free_port();
+    let lab = Lab::start(&format!(
+        "listen = \"udp://127.0.0.1:{port}\"\nclients = [\"127.0.0.0/8\"]\nflush = \"1ms\"\nmax_clients = 2"
+    ));
+    wait("it listens", || {
+        lab.running.report("").error.is_none().then_some(())
+    });
+    let clients = [client(port), client(port)];
+    for (number, client) in (0..).zip(&clients) {
+        wait("a port", || {
+            let _ = client.send(&datagram(0, &[frame(0x100 + number, &[1])]));
+            thread::sleep(Duration::from_millis(20));
+            lab.wires
+                .ends
+                .lock()
+                .expect("a lock")
+                .get(&number)
+                .map(|_| ())
+        });
+        assert_eq!(lab.wires.receive(number), frame(0x100 + number, &[1]));
+        lab.wires.send(number, &frame(0x200 + number, &[2, 3]));
+        assert_eq!(receive(client), (0, vec![frame(0x200 + number, &[2, 3])]));
+    }
+    // There is no place for a third, and what is none is counted.
+    let third = client(port);
+    third.send(&datagram(0, &[])).expect("it is sent");
+    wait("no place", || {
+        (lab.running.report("").turned_away > 0).then_some(())
+    });
+    clients[1].send(b"hello").expect("it is sent");
+    lab.until(1, "malformed", |peer| {
+        peer.counters.malformed == 1 && peer.counters.sent == 1
+    });
+    assert_eq!(lab.peer(0).state, PeerState::Connected);
+}
+
+#[test]
+fn strangers_get_nothing() {
+    let port = free_port();
+    let lab = Lab::start(&format!(
+        "listen = \"udp://127.0.0.1:{port}\"\nclients = [\"127.0.0.2\"]"
+    ));
+    let stranger = client(port);
+    wait("a stranger", || {
+        let _ = stranger.send(&datagram(0, &[frame(1, &[])]));
+        (lab.running.report("").strangers > 0).then_some(())
+    });
+    assert_eq!(lab.running.report("").peers, []);
+    assert!(lab.wires.ends.lock().expect("a lock").is_empty());
+}
+
+/// A network that loses, repeats and moves datagrams: a million frames, and the counters say to the piece what it did.
+#[test]
+fn a_million_frames_over_a_bad_network() {
+    const PACKED: usize = 112;
+    const LUMP: usize = 16 * PACKED;
+    const DATAGRAMS: usize = 1_000_000_usize.div_ceil(PACKED);
+    let (near, far) = (free_port(), free_port());
+    let sender = Lab::start(&format!(
+        "connect = \"udp://127.0.0.1:{near}\"\nflush = \"1ms\"\nmax_age = \"60s\""
+    ));
+    let receiver = Lab::start(&format!(
+        "listen = \"udp://127.0.0.1:{far}\"\nclients = [\"127.0.0.1\"]"
+    ));
+    let network = UdpSocket::bind((Ipv4Addr::LOCALHOST, near)).expect("a socket");
+    network.set_read_timeout(Some(LONG)).expect("a socket");
+    let out = client(far);
+    wait("it listens", || {
+        let _ = out.send(b"");
+        (receiver.running.report("").strangers > 0).then_some(())
+    });
+    let bus = sender.wires.end(0);
+    let total = Arc::new(AtomicUsize::new(0));
+    let arrived = Arc::clone(&total);
+    let feed = thread::spawn(move || {
+        for n in 0..1_000_000usize {
+            // What the network's own socket has no room for is another test's.
+            if n % LUMP == 0 {
+                wait("the network", || (arrived.load(Relaxed) == n).then_some(()));
+            }
+            let frame = frame(0x123, &n.to_be_bytes());
+            bus.send(frame.socket_bytes()).expect("a frame is taken");
+        }
+    });
+    let mut random = 1u64;
+    let mut chance = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % 100
+    };
+    let (mut lost, mut twice, mut moved, mut frames_lost) = (0, 0, 0, 0);
+    let mut seen = 0;
+    let mut held: Option<Vec<u8>> = None;
+    let mut first = true;
+    while total.load(Relaxed) < 1_000_000 {
+        let mut bytes = [0; 2000];
+        let read = network.recv(&mut bytes).expect("a datagram");
+        let count = usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+        let total = total.fetch_add(count, Relaxed) + count;
+        seen += 1;
+        let bytes = bytes[..read].to_vec();
+        // Both ends arrive as they are, so that whatever is missing is seen to be.
+        let is_end = first || total == 1_000_000;
+        first = false;
+        let fate = if is_end { 99 } else { chance() };
+        let mut send = |bytes: &[u8]| {
+            out.send(bytes).expect("it is sent");
+        };
+        match fate {
+            0 => {
+                lost += 1;
+                frames_lost += count;
+            }
+            1 => {
+                twice += 1;
+                send(&bytes);
+                send(&bytes);
+            }
+            2 if held.is_none() => {
+                moved += 1;
+                held = Some(bytes);
+                continue;
+            }
+            _ => send(&bytes),
+        }
+        // One that is held comes behind the next that is not lost.
+        if fate != 0
+            && let Some(late) = held.take()
+        {
+            send(&late);
+        }
+        if seen % 64 == 0 {
+            // A network is not faster than its far end here; what that has no room for is another test's.
+            let sent = seen - lost;
+            wait("the far end", || {
+                let peers = receiver.running.report("").peers;
+                let came = peers
+                    .first()
+                    .map_or(0, |peer| peer.counters.received_datagrams);
+                (came + 64 >= sent).then_some(())
+            });
+        }
+        drain(&receiver);
+    }
+    feed.join().expect("the feed");
+    let received = 1_000_000 - frames_lost as u64;
+    let begin = Instant::now();
+    let counters = loop {
+        drain(&receiver);
+        let counters = receiver.peer(0).counters;
+        if counters.received == received || begin.elapsed() > LONG {
+            break counters;
+        }
+    };
+    println!("{seen} datagrams, {lost} lost, {twice} twice, {moved} moved");
+    assert!(seen >= DATAGRAMS as u64 && lost > 20 && twice > 20 && moved > 20);
+    let wanted = Counters {
+        received,
+        received_datagrams: seen - lost + twice,
+        lost,
+        late: moved,
+        duplicates: twice,
+        ..Counters::default()
+    };
+    assert_eq!(counters, wanted);
+    let sent = sender.peer(0).counters;
+    assert_eq!(
+        (sent.sent, sent.sent_datagrams, sent.too_old, sent.no_room),
+        (1_000_000, seen, 0, 0)
+    );
+}
+
+/// Takes what has come out of a tunnel off its port.
+fn drain(lab: &Lab) {
+    if let Some(end) = lab.wires.ends.lock().expect("a lock").get(&0) {
+        let mut bytes = [std::mem::MaybeUninit::uninit(); 72];
+        while end
+            .recv_with_flags(&mut bytes, libc::MSG_DONTWAIT)
+            .is_ok_and(|read| read > 0)
+        {}
+    }
+}
+
+#[test]
+fn a_stream_is_dialed_again_and_nothing_old_is_sent() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let port = server.local_addr().expect("an address").port();
+    let lab = Lab::start(&format!(
+        "connect = \"tcp://127.0.0.1:{port}\"\nmax_age = \"300ms\""
+    ));
+    let accept = || {
+        let (stream, _) = server.accept().expect("a connection");
+        stream.set_read_timeout(Some(LONG)).expect("a socket");
+        let mut greeting = [0; 12];
+        (&stream).read_exact(&mut greeting).expect("a greeting");
+        assert_eq!(&greeting, b"CANNELLONIv1");
+        (&stream).write_all(&greeting).expect("it is read");
+        stream
+    };
+    let next = |mut stream: &TcpStream| {
+        let mut bytes = [0; 6];
+        stream.read_exact(&mut bytes).expect("a frame");
+        bytes
+    };
+    let stream = accept();
+    lab.until(0, "connected", |peer| peer.state == PeerState::Connected);
+    lab.wires.send(0, &frame(0x123, &[1]));
+    assert_eq!(next(&stream), [0, 0, 1, 0x23, 1, 1]);
+    (&stream)
+        .write_all(&[0, 0, 3, 0x21, 2, 8])
+        .expect("it is read");
+    (&stream).write_all(&[9]).expect("it is read");
+    assert_eq!(lab.wires.receive(0), frame(0x321, &[8, 9]));
+    // Nobody is there for a while.
+    drop(stream);
+    drop(server);
+    lab.until(0, "stale", |peer| {
+        peer.state == PeerState::Stale && peer.error.is_some()
+    });
+    for n in 0..50 {
+        lab.wires.send(0, &frame(0x200, &[n]));
+    }
+    lab.until(0, "too old", |peer| peer.counters.too_old == 50);
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a socket");
+    let (stream, _) = server.accept().expect("it comes again");
+    let mut greeting = [0; 12];
+    (&stream).read_exact(&mut greeting).expect("a greeting");
+    (&stream).write_all(&greeting).expect("it is read");
+    lab.until(0, "connected", |peer| peer.state == PeerState::Connected);
+    lab.wires.send(0, &frame(0x124, &[2]));
+    assert_eq!(next(&stream), [0, 0, 1, 0x24, 1, 2]);
+    lab.until(0, "two frames", |peer| peer.counters.sent == 2);
+}
+
+#[test]
+fn streams_of_clients_come_and_go() {
+    let port = free_port();
+    let lab = Lab::start(&format!(
+        "listen = \"tcp://127.0.0.1:{port}\"\nclients = [\"127.0.0.1\"]\nmax_clients = 2"
+    ));
+    let connect = || {
+        let stream = wait("it listens", || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        stream.set_read_timeout(Some(LONG)).expect("a socket");
+        stream
+    };
+    let greet = |mut stream: &TcpStream| {
+        let mut greeting = [0; 12];
+        stream.read_exact(&mut greeting).expect("a greeting");
+        stream.write_all(&greeting).expect("it is read");
+    };
+    let streams = [connect(), connect()];
+    for (number, mut stream) in (0..).zip(&streams) {
+        greet(stream);
+        stream
+            .write_all(&[0, 0, 0, number as u8, 1, 7])
+            .expect("it is read");
+        assert_eq!(lab.wires.receive(number), frame(number, &[7]));
+        lab.wires.send(number, &frame(0x7FF, &[]));
+        let mut bytes = [0; 5];
+        stream.read_exact(&mut bytes).expect("a frame");
+        assert_eq!(bytes, [0, 0, 7, 0xFF, 0]);
+    }
+    // A third one is turned away; when the first ends, its place is free.
+    let mut bytes = Vec::new();
+    assert_eq!(connect().read_to_end(&mut bytes).unwrap_or(0), 0);
+    let [first, _second] = streams;
+    drop(first);
+    lab.until(0, "stale", |peer| peer.state == PeerState::Stale);
+    let third = connect();
+    greet(&third);
+    (&third).write_all(&[0, 0, 0, 9, 0]).expect("it is read");
+    lab.until(0, "a frame", |peer| {
+        peer.counters.received == 2 && peer.counters.malformed == 0
+    });
+    // What is no frame ends the connection.
+    (&third).write_all(&[0, 0, 0, 9, 60]).expect("it is read");
+    lab.until(0, "malformed", |peer| {
+        peer.counters.malformed == 1 && peer.state == PeerState::Stale
+    });
+    // One that says something else gets no port.
+    let fourth = connect();
+    (&fourth)
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .expect("it is read");
+    lab.until(0, "an error", |peer| {
+        peer.error
+            .as_ref()
+            .is_some_and(|e| e.contains("CANNELLONIv1"))
+    });
+}
+
+#[test]
+fn a_stream_carries_what_a_stream_carries() {
+    // Both ends are ours.
+    let port = free_port();
+    let server = Lab::start(&format!(
+        "listen = \"tcp://127.0.0.1:{port}\"\nclients = [\"127.0.0.1\"]"
+    ));
+    let client = Lab::start(&format!("connect = \"tcp://127.0.0.1:{port}\""));
+    client.until(0, "connected", |peer| peer.state == PeerState::Connected);
+    for n in 0..5000u32 {
+        client.wires.send(0, &frame(n % 0x800, &n.to_be_bytes()));
+        assert_eq!(server.wires.receive(0), frame(n % 0x800, &n.to_be_bytes()));
+    }
+    server.wires.send(0, &frame(5, &[]));
+    assert_eq!(client.wires.receive(0), frame(5, &[]));
+    client.until(0, "all sent", |peer| peer.counters.sent == 5000);
+    server.until(0, "all received", |peer| peer.counters.received == 5000);
+}
+
+#[test]
+fn a_silent_peer_is_stale_and_heartbeats_keep_it() {
+    let port = free_port();
+    let lab = Lab::start(&format!(
+        "listen = \"udp://127.0.0.1:{port}\"\nclients = [\"127.0.0.1\"]\nstale = \"300ms\""
+    ));
+    wait("it listens", || {
+        lab.running.report("").error.is_none().then_some(())
+    });
+    let beating = Lab::start(&format!(
+        "connect = \"udp://127.0.0.1:{port}\"\nheartbeat = \"50ms\""
+    ));
+    lab.until(0, "connected", |peer| peer.state == PeerState::Connected);
+    thread::sleep(SECOND);
+    assert_eq!(lab.peer(0).state, PeerState::Connected);
+    drop(beating);
+    lab.until(0, "stale", |peer| peer.state == PeerState::Stale);
+    assert_eq!(lab.peer(0).counters.received, 0);
+}
+
+#[test]
+fn tables_are_checked() {
+    let check = |toml: &str| {
+        let table: TunnelTable =
+            toml::from_str(&format!("bus = \"body\"\n{toml}")).expect("a table");
+        table.check()
+    };
+    for (toml, key) in [
+        ("", ""),
+        ("listen = \"udp://0.0.0.0\"", "clients"),
+        (
+            "listen = \"udp://localhost\"\nclients = [\"::/0\"]",
+            "listen",
+        ),
+        (
+            "listen = \"udp://0.0.0.0\"\nclients = [\"10.0.0.0/33\"]",
+            "clients",
+        ),
+        (
+            "listen = \"udp://0.0.0.0\"\nclients = [\"::1\"]\nmax_clients = 0",
+            "max_clients",
+        ),
+        ("connect = \"udp://h\"\nclients = [\"::1\"]", "clients"),
+        ("connect = \"udp://h:0\"", "connect"),
+        (
+            "connect = \"udp://h\"\nlisten = \"tcp://0.0.0.0\"",
+            "listen",
+        ),
+        (
+            "connect = \"tcp://h\"\nlisten = \"tcp://0.0.0.0\"",
+            "listen",
+        ),
+        ("connect = \"tcp://h\"\nsort = true", "sort"),
+        ("connect = \"udp://h\"\nmtu = 500", "mtu"),
+        ("connect = \"udp://h\"\nmax_age = \"0s\"", "max_age"),
+        (
+            "connect = \"udp://h\"\nflush_ids = { \"12\" = \"1ms\" }",
+            "flush_ids",
+        ),
+    ] {
+        assert_eq!(check(toml).map_err(|(key, _)| key), Err(key), "{toml}");
+    }
+    let tunnel = check("connect = \"udp://[fd00::7]\"\nflush_ids = { \"1F0\" = \"500us\" }")
+        .expect("a tunnel");
+    assert_eq!(tunnel.endpoint(), "udp://[fd00::7]:20000");
+    let packing = tunnel.packing("fd00::7".parse().expect("an address"));
+    assert_eq!(packing.payload, 1452);
+    assert_eq!(
+        packing.flush_ids,
+        BTreeMap::from([(0x1F0, Duration::from_micros(500))])
+    );
+    for bad in [
+        "udp:/h",
+        "upd://h",
+        "udp://",
+        "udp://h:",
+        "udp://h:99999",
+        "udp://::1",
+        "udp://[::1",
+        "udp://a b",
+    ] {
+        assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_datagram_holds_112_full_frames() {
+    let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    own.set_read_timeout(Some(LONG)).expect("a socket");
+    let to = own.local_addr().expect("an address");
+    let lab = Lab::start(&format!(
+        "connect = \"udp://{to}\"\nsort = true\nflush = \"200ms\""
+    ));
+    let ids: Vec<u32> = (0..130).map(|n| (n * 37) % 130).collect();
+    for id in &ids {
+        lab.wires.send(0, &frame(*id, &[0; 8]));
+    }
+    let mut bytes = [0; 2000];
+    let read = own.recv(&mut bytes).expect("a datagram");
+    assert_eq!(
+        read,
+        HEAD + 112 * 13,
+        "1472 bytes have no room for another one"
+    );
+    let mut frames = Vec::new();
+    assert_eq!(decode_datagram(&bytes[..read], &mut frames), Ok(0));
+    assert!(frames.is_sorted_by_key(Frame::plain_id));
+    let (number, rest) = receive(&own);
+    assert_eq!((number, frames.len() + rest.len()), (1, 130));
+}
