@@ -14,6 +14,7 @@ mod patience;
 mod scrapes;
 mod session;
 mod shared;
+mod tunnels;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -68,20 +69,20 @@ pub struct Options {
 /// When a topology file is wrong or the control socket cannot be made at the start; what the kernel refuses is logged and tried again.
 pub fn run(options: &Options) -> Result<()> {
     crate::capability::require("keeping topologies and rules")?;
-    let keeper = Keeper::load(options.sources.clone())?;
+    let shared = Arc::new(Shared::default());
+    let keeper = Keeper::load(options.sources.clone(), Arc::clone(&shared))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")?;
-    runtime.block_on(serve(options, keeper))
+    runtime.block_on(serve(options, keeper, shared))
 }
 
-async fn serve(options: &Options, mut keeper: Keeper) -> Result<()> {
+async fn serve(options: &Options, mut keeper: Keeper, shared: Arc<Shared>) -> Result<()> {
     // Signals that come from now on are not lost.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shared = Arc::new(Shared::default());
     let changed = Arc::new(Notify::new());
     let mut watches = Watches::new(Arc::clone(&changed));
     let (orders, mut asked) = mpsc::channel::<Order>(1);
@@ -165,6 +166,8 @@ async fn obey(mut keeper: Keeper, Order { what, answer }: Order) -> Result<Keepe
             What::Reload => reload(&mut keeper).map(|()| Done::default()),
             What::Up(up) => keeper.up(&up),
             What::Down(down) => keeper.down(&down),
+            What::AddTunnel(add) => keeper.add_tunnel(&add),
+            What::RemoveTunnel(remove) => keeper.remove_tunnel(&remove),
         };
         (keeper, result)
     })

@@ -22,6 +22,7 @@ use crate::file::names::Dbcs;
 use crate::kernel::can::CanConfig;
 use crate::options::{Action, Policy};
 use crate::rule::Rule;
+use crate::tunnel::config::Tunnel;
 
 /// What a topology file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Topology {
     pub buses: BTreeMap<String, Bus>,
     /// The ECUs, by name.
     pub ecus: BTreeMap<String, Ecu>,
+    /// The tunnels, by name.
+    pub tunnels: BTreeMap<String, Tunnel>,
     /// Rules whose source and target are buses, oldest first.
     pub routes: Vec<Rule>,
 }
@@ -115,6 +118,7 @@ impl Topology {
         let described = self.buses.get(bus);
         described.is_some_and(|bus| bus.device.is_none() || bus.containers)
             || self.ports(bus).next().is_some()
+            || self.tunnels.values().any(|tunnel| tunnel.bus == bus)
     }
 
     /// Rules between the interfaces of buses that have a real device and ECUs: all frames pass, whatever routes say.
@@ -215,7 +219,7 @@ impl Bus {
     }
 }
 
-/// Whether a text can be the name of a topology, a bus or an ECU: at most 15 letters, digits, `-` and `_`, the first a letter.
+/// Whether a text can be the name of a topology, a bus, an ECU or a tunnel: at most 15 letters, digits, `-` and `_`, the first a letter.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let may_follow = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';

@@ -78,7 +78,7 @@ impl<'a> Served<'a> {
         arguments.extend(file.as_ref().map(File::path));
         Self {
             gateway,
-            daemon: Daemon::start_with_state(gateway, &state.0, &arguments),
+            daemon: Daemon::start_with(gateway, &[("STATE_DIRECTORY", &state.0)], &arguments),
             state,
             socket,
             _file: file,

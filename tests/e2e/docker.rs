@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cangw::containers::fabric::HIDDEN;
-use cangw_tests::docker::{Docker, IMAGE, call};
+use cangw_tests::docker::{DRIVER, Docker, IMAGE, call};
 use cangw_tests::frame::{BRS, Frame};
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
@@ -176,7 +176,7 @@ fn containers_speak_on_their_networks() {
     let nothing = "nothing was left behind\n".to_owned();
     assert_eq!(doctor(""), (0, nothing.clone()));
     // What Docker does not know, as when it was killed before it wrote that down; and rules of a namespace that died with them.
-    let driver = Path::new("/run/docker/plugins/cangw.sock");
+    let driver = Path::new(DRIVER);
     let unknown = json!({ "NetworkID": "ab".repeat(32) });
     assert_eq!(call(driver, "CreateNetwork", &unknown), json!({}));
     // One that is not flushed when it goes.

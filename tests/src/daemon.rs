@@ -42,8 +42,12 @@ impl Daemon {
     /// # Panics
     /// As [`Self::start`].
     #[must_use]
-    pub fn start_with_state(namespace: &Namespace, state: &Path, arguments: &[&str]) -> Self {
-        let mut daemon = Self::spawn_with(namespace, Some(state), arguments);
+    pub fn start_with(
+        namespace: &Namespace,
+        environment: &[(&str, &Path)],
+        arguments: &[&str],
+    ) -> Self {
+        let mut daemon = Self::spawn_with(namespace, environment, arguments);
         daemon.wait_for("READY=1");
         daemon
     }
@@ -54,10 +58,14 @@ impl Daemon {
     /// When there is no such program.
     #[must_use]
     pub fn spawn(namespace: &Namespace, arguments: &[&str]) -> Self {
-        Self::spawn_with(namespace, None, arguments)
+        Self::spawn_with(namespace, &[], arguments)
     }
 
-    fn spawn_with(namespace: &Namespace, state: Option<&Path>, arguments: &[&str]) -> Self {
+    fn spawn_with(
+        namespace: &Namespace,
+        environment: &[(&str, &Path)],
+        arguments: &[&str],
+    ) -> Self {
         static COPY: LazyLock<File> =
             LazyLock::new(|| in_memory(&Cangw::Ours.path().with_file_name("cangwd")));
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -84,9 +92,9 @@ impl Daemon {
         let mut command = namespace.command(path_of(&COPY));
         // Should this process be killed.
         sys::limit_time(&mut command, 900);
-        command.envs(state.map(|state| ("STATE_DIRECTORY", state)));
         let child = command
             .args(arguments)
+            .envs(environment.iter().copied())
             .env("NOTIFY_SOCKET", &socket)
             // That it is alive, it says twice in this time.
             .env("WATCHDOG_USEC", "1000000")

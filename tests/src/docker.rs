@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub const IMAGE: &str = "box";
 /// The driver's control socket.
 pub const CONTROL: &str = "/run/cangw/cangwd.sock";
+/// The socket on which Docker calls it.
+pub const DRIVER: &str = "/run/docker/plugins/cangw.sock";
 /// Folders that dockerd and containerd write to and that are the host's: a layer in memory lies above each.
 const LAYERS: [&str; 2] = ["/etc", "/opt"];
 
@@ -69,8 +71,13 @@ impl<'a> Docker<'a> {
     /// When it does not start.
     pub fn start_cangwd(&mut self, topologies: &[&str]) {
         let arguments = [&["--docker", "--socket", CONTROL], topologies].concat();
-        let state = self.state();
-        self.cangwd = Some(Daemon::start_with_state(self.namespace, &state, &arguments));
+        let (state, host) = (self.state(), self.host());
+        let environment = [
+            ("STATE_DIRECTORY", &*state),
+            ("DOCKER_HOST", Path::new(&host)),
+        ];
+        let daemon = Daemon::start_with(self.namespace, &environment, &arguments);
+        self.cangwd = Some(daemon);
     }
 
     /// Kills the driver, and starts it again.

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::Call;
 use crate::capture::Capture;
 use crate::kernel::can_status::BusState;
+use crate::tunnel::board::TunnelReport;
+use crate::tunnel::config::TunnelTable;
 
 /// Who serves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -100,6 +102,47 @@ impl Call for Capture {
     type Reply = Empty;
 }
 
+/// Makes a tunnel, which is kept from then on, also when the daemon starts again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelAdd {
+    /// Its name, which no other has that was added.
+    pub name: String,
+    /// The tunnel as in a topology's file; the bus is `BUS` or `TOPOLOGY.BUS`.
+    pub tunnel: TunnelTable,
+}
+
+impl Call for TunnelAdd {
+    const ID: &'static str = "tunnel_add";
+    const CHANGES: bool = true;
+    type Reply = super::methods::Done;
+}
+
+/// Ends a tunnel that was added.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelRemove {
+    /// Its name.
+    pub name: String,
+}
+
+impl Call for TunnelRemove {
+    const ID: &'static str = "tunnel_remove";
+    const CHANGES: bool = true;
+    type Reply = super::methods::Done;
+}
+
+/// The tunnels that run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunnelList {}
+
+impl Call for TunnelList {
+    const ID: &'static str = "tunnel_list";
+    const CHANGES: bool = false;
+    type Reply = Vec<TunnelReport>;
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
@@ -155,4 +198,7 @@ pub const ALL: &[(&str, bool)] = &[
     (OpenSocket::ID, OpenSocket::CHANGES),
     (Subscribe::ID, Subscribe::CHANGES),
     (Capture::ID, Capture::CHANGES),
+    (TunnelAdd::ID, TunnelAdd::CHANGES),
+    (TunnelRemove::ID, TunnelRemove::CHANGES),
+    (TunnelList::ID, TunnelList::CHANGES),
 ];

@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use super::tunnel::TunnelCommand;
 use crate::capture::Filter;
 use crate::gateway::InterfaceChange;
 use crate::options::Policy;
@@ -347,6 +348,9 @@ pub enum Command {
         /// The ECU, or TOPOLOGY.ECU
         ecu: String,
     },
+    /// Tunnels: buses over a network, in cannelloni's protocol
+    #[command(subcommand)]
+    Tunnel(TunnelCommand),
     /// Show the CAN networks of containers, with the counters of their ports
     Networks {
         /// As JSON

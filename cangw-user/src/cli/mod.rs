@@ -13,6 +13,7 @@ mod output;
 mod probe;
 mod top;
 mod topology;
+mod tunnel;
 mod verdict;
 mod watch;
 

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::commands::read;
-use super::output;
+use super::{output, tunnel};
 use crate::api::client::Door;
 use crate::api::methods::{Diff, Done, Down, Status, Up};
 use crate::error::Result;
@@ -32,7 +32,14 @@ pub(super) fn up(file: &str) -> Result<()> {
             let file = file.to_owned();
             client.call(Up { file, text }).map(say)
         }
-        _ => Host::open()?.up(&topology, &mut tell),
+        door => {
+            Host::open()?.up(&topology, &mut tell)?;
+            // With a daemon, its own pass starts them when the topology is in its folder.
+            if !topology.tunnels.is_empty() && matches!(door, Door::Direct) {
+                tell(&"tunnels wait for cangwd, which runs them: put the file into its folder");
+            }
+            Ok(())
+        }
     }
 }
 
@@ -107,6 +114,9 @@ pub(super) fn status(json: bool) -> Result<()> {
                     frames => format!(", lost {frames}"),
                 };
                 writeln!(out, "  bus {bus}:{}{lost}", interfaces.collect::<String>())?;
+            }
+            for report in &topology.tunnels {
+                tunnel::write(out, "  ", report)?;
             }
             for route in &topology.routes {
                 let waits = route.waiting_for.as_ref();

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::dockerd;
 use super::fabric::Fabric;
 use super::networks::{Joined, Networks, refused};
 use super::options::Given;
@@ -115,7 +116,16 @@ fn respond<F: Fabric>(networks: &Networks<F>, path: &str, body: &[u8]) -> Result
             let options = call.options.unwrap_or_default();
             let given = options.get(GENERIC).and_then(Value::as_object);
             let given = given.map(texts).transpose()?.unwrap_or_default();
-            networks.create_network(&call.network, Engine::Docker, &given)?;
+            let create = || networks.create_network(&call.network, Engine::Docker, &given);
+            match create() {
+                Err(Error::InterfaceExists { name })
+                    if networks
+                        .forget_given_up(&name, || dockerd::networks().ok().flatten())? =>
+                {
+                    create()?;
+                }
+                made => made?,
+            }
             Ok(json!({}))
         }
         "/NetworkDriver.DeleteNetwork" => {

@@ -3,8 +3,13 @@
 //! What is wanted is written to disk first, then made; what goes is unmade first, then forgotten. So whoever is interrupted leaves something that
 //! the same call, made again, finishes, and that [`Networks::keep`] and the removal of the network know.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use tracing::warn;
+
+use super::doctor::Known;
 use super::fabric::{Bus, Fabric, Far, Port};
 use super::names::{bus, host_port, port, require_id, short, source};
 use super::options::{Given, NetworkOptions, PortOptions};
@@ -17,6 +22,8 @@ const PREFIX: &str = "can";
 /// The networks of a host.
 pub struct Networks<F> {
     folder: PathBuf,
+    /// Those that were made through this.
+    made: Mutex<BTreeSet<String>>,
     pub(super) fabric: F,
 }
 
@@ -34,6 +41,7 @@ impl<F: Fabric> Networks<F> {
     pub fn new(folder: &Path, fabric: F) -> Self {
         Self {
             folder: folder.to_owned(),
+            made: Mutex::default(),
             fabric,
         }
     }
@@ -84,7 +92,58 @@ impl<F: Fabric> Networks<F> {
         if made.is_err() && is_new {
             let _ = self.forget_network(&mut store, id);
         }
+        if made.is_ok() {
+            let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(id.to_owned());
+        }
         made
+    }
+
+    /// Removes Docker's networks that have an interface on the host and that Docker does not have: it forgets one whose driver ended while it made it. Whether there was one.
+    ///
+    /// # Errors
+    /// What the kernel or the disk refuses.
+    pub fn forget_given_up(
+        &self,
+        interface: &str,
+        docker: impl FnOnce() -> Option<Known>,
+    ) -> Result<bool> {
+        let Some(store) = self.look()? else {
+            return Ok(false);
+        };
+        // Docker lists a network some time after it was made.
+        let made = self
+            .made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let has_it = |(id, network): &(&String, &Network)| {
+            network.engine == Engine::Docker
+                && network
+                    .options
+                    .get("host_if")
+                    .is_some_and(|name| name == interface)
+                && !made.contains(*id)
+        };
+        let holders = store.content.networks.iter().filter(has_it);
+        let holders: Vec<String> = holders.map(|(id, _)| id.clone()).collect();
+        drop(store);
+        if holders.is_empty() {
+            return Ok(false);
+        }
+        let Some(known) = docker() else {
+            return Ok(false);
+        };
+        let mut forgotten = false;
+        for id in holders.iter().filter(|id| !known.contains_key(*id)) {
+            warn!(
+                "network {}, which Docker does not have, gives {interface} back",
+                short(id)
+            );
+            self.delete_network(id)?;
+            forgotten = true;
+        }
+        Ok(forgotten)
     }
 
     /// Makes a network's bus and the host's interface.

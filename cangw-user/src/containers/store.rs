@@ -1,18 +1,17 @@
 //! What is remembered of networks, in a file that is written as a whole.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::options::Given;
 use crate::error::{Error, Result};
+use crate::folder::{make_private, replace};
 
 const FILE: &str = "networks.json";
-const NEW: &str = "networks.json.new";
 /// Raised when the file changes its form.
 const VERSION: u32 = 1;
 
@@ -92,10 +91,8 @@ impl Store {
     /// When the folder or the file cannot be used, or the file is not this one's.
     pub fn open(folder: &Path) -> Result<Self> {
         let failed = |e| Error::io(format!("open {}", folder.display()), e);
-        let mut builder = DirBuilder::new();
         // Whoever could read it could keep the lock.
-        builder.recursive(true).mode(0o700);
-        builder.create(folder).map_err(failed)?;
+        make_private(folder).map_err(failed)?;
         let lock = File::open(folder).map_err(failed)?;
         lock.lock().map_err(failed)?;
         Self::read(folder, lock)
@@ -157,19 +154,7 @@ impl Store {
         let failed = |e| Error::io(format!("write {}", path.display()), e);
         let mut bytes = serde_json::to_vec_pretty(&self.content).map_err(|e| failed(e.into()))?;
         bytes.push(b'\n');
-        let new = self.folder.join(NEW);
-        let write = || {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            options.custom_flags(libc::O_NOFOLLOW);
-            let mut file = options.open(&new)?;
-            file.write_all(&bytes)?;
-            // What is renamed is to be on the disk.
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(failed)?;
+        replace(&self.folder, FILE, &bytes).map_err(failed)?;
         self.saved = self.content.clone();
         Ok(())
     }

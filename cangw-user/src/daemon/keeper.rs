@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::info;
 
 use super::failures::{Failures, RETRY};
+use super::shared::Shared;
+use super::tunnels::Wanted;
 use crate::api::methods::{Done, Down, Up};
-use crate::api::service::HealthReport;
+use crate::api::refused;
+use crate::api::service::{HealthReport, TunnelAdd, TunnelRemove};
 use crate::containers;
-use crate::containers::fabric::{HIDDEN, Kernel};
+use crate::containers::fabric::{Fabric as _, HIDDEN, Kernel};
 use crate::containers::networks::Networks;
 use crate::error::{Error, Result};
 use crate::folder::entries;
@@ -20,6 +24,9 @@ use crate::gateway::Gateway;
 use crate::kernel::netns::NetNs;
 use crate::topology::Topology;
 use crate::topology::host::{Host, Stubborn, buses_path};
+use crate::tunnel::config::check_name;
+use crate::tunnel::port::sweep_others;
+use crate::tunnel::store::Store;
 
 /// Where topologies are described.
 #[derive(Clone, Debug)]
@@ -133,6 +140,11 @@ pub struct Keeper {
     failures: Failures,
     stubborn: Stubborn,
     networks: Networks<Kernel>,
+    shared: Arc<Shared>,
+    /// Whether ports that tunnels of an earlier process left are gone.
+    swept: bool,
+    /// The tunnels that clients added; or why they cannot be read.
+    added: Result<Store, String>,
 }
 
 impl Keeper {
@@ -140,15 +152,19 @@ impl Keeper {
     ///
     /// # Errors
     /// The first file that is wrong, and where.
-    pub fn load(sources: Sources) -> Result<Self> {
+    pub fn load(sources: Sources, shared: Arc<Shared>) -> Result<Self> {
+        let folder = containers::folder();
         Ok(Self {
+            shared,
+            swept: false,
+            added: Store::open(&folder).map_err(|e| e.to_string()),
             topologies: sources.read()?,
             sources,
             sent: BTreeSet::new(),
             gone: BTreeSet::new(),
             failures: Failures::default(),
             stubborn: Stubborn::new(),
-            networks: Networks::new(&containers::folder(), Kernel),
+            networks: Networks::new(&folder, Kernel),
         })
     }
 
@@ -197,6 +213,8 @@ impl Keeper {
         let mut done = Done::default();
         self.topologies.retain(|t| t.name != *topology);
         self.sent.remove(topology);
+        // Its tunnels end before their buses do.
+        self.keep_tunnels(&mut Outcome::default());
         Host::open()?.down(topology, &mut |step| note(&mut done, topology, step))?;
         Ok(done)
     }
@@ -223,6 +241,7 @@ impl Keeper {
     /// Makes everything as it should be, as far as possible. What failed is left alone for a while: an attempt that is undone changes interfaces, too, and
     /// would lead to the next one at once.
     pub fn keep(&mut self) -> Outcome {
+        self.end_tunnels();
         let mut outcome = Outcome {
             topologies: self.topologies.iter().map(|t| t.name.clone()).collect(),
             buses: self.buses(),
@@ -241,6 +260,7 @@ impl Keeper {
         if !all_known {
             outcome.again_at(Instant::now() + RETRY);
         }
+        self.keep_tunnels(&mut outcome);
         let mut counts = (0, 0);
         self.failures.attempt(RULES, &mut outcome, || {
             counts = keep_rules()?;
@@ -277,6 +297,126 @@ impl Keeper {
         Ok(())
     }
 
+    /// Makes a tunnel that a client wants, and keeps it from now on.
+    ///
+    /// # Errors
+    /// What is wrong with it; then everything is as before.
+    pub fn add_tunnel(&mut self, TunnelAdd { name, tunnel }: &TunnelAdd) -> Result<Done> {
+        check_name(name).map_err(refused)?;
+        tunnel.check().map_err(|(key, message)| {
+            let colon = if key.is_empty() { "" } else { ": " };
+            refused(format!("{key}{colon}{message}"))
+        })?;
+        let mut tunnel = tunnel.clone();
+        tunnel.bus = Kernel.full_name(&tunnel.bus)?;
+        let topology = tunnel.bus.split('.').next().unwrap_or_default();
+        let mut others = self.topologies.iter().filter(|t| t.name == topology);
+        if others.any(|t| t.tunnels.contains_key(name)) {
+            return Err(refused(format!(
+                "topology {topology} has a tunnel {name}; give this one another name"
+            )));
+        }
+        let added = self.added.as_mut().map_err(|e| refused(e.clone()))?;
+        let mut tunnels = added.tunnels.clone();
+        if tunnels.insert(name.clone(), tunnel).is_some() {
+            return Err(refused(format!(
+                "there is a tunnel {name}; `cangw tunnel remove {name}` ends it"
+            )));
+        }
+        added.set(tunnels)?;
+        let mut outcome = Outcome::default();
+        self.keep_tunnels(&mut outcome);
+        Ok(Done {
+            notes: outcome.errors,
+            ..Done::default()
+        })
+    }
+
+    /// Ends a tunnel that a client added.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn remove_tunnel(&mut self, TunnelRemove { name }: &TunnelRemove) -> Result<Done> {
+        let added = self.added.as_mut().map_err(|e| refused(e.clone()))?;
+        let mut tunnels = added.tunnels.clone();
+        if tunnels.remove(name).is_none() {
+            return Err(refused(format!(
+                "`cangw tunnel add` made no tunnel {name}; those of a topology are in its file"
+            )));
+        }
+        added.set(tunnels)?;
+        self.keep_tunnels(&mut Outcome::default());
+        Ok(Done::default())
+    }
+
+    /// The tunnels that are to run; and those that cannot, and why.
+    fn tunnels(&self) -> (Wanted, Vec<String>) {
+        let mut errors = Vec::new();
+        let mut wanted = Wanted::new();
+        for topology in &self.topologies {
+            for (name, tunnel) in &topology.tunnels {
+                wanted.insert((topology.name.clone(), name.clone()), tunnel.clone());
+            }
+        }
+        let added = match &self.added {
+            Ok(added) => &added.tunnels,
+            Err(e) => {
+                errors.push(e.clone());
+                return (wanted, errors);
+            }
+        };
+        for (name, table) in added {
+            let (topology, bus) = table.bus.split_once('.').unwrap_or(("", &table.bus));
+            match table.check() {
+                Ok(mut tunnel) => {
+                    tunnel.bus = bus.to_owned();
+                    let key = (topology.to_owned(), name.clone());
+                    if wanted.insert(key, tunnel).is_some() {
+                        errors.push(format!("tunnel {name} was added, and topology {topology} has one of that name; `cangw tunnel remove {name}` ends the former"));
+                    }
+                }
+                Err((key, message)) => errors.push(format!("tunnel {name}: {key}: {message}")),
+            }
+        }
+        (wanted, errors)
+    }
+
+    /// Takes the ports of tunnels off the buses that no tunnel has which is to run. Those that run take care of theirs.
+    fn sweep(&self, wanted: &Wanted) -> Result<()> {
+        for topology in &self.topologies {
+            for bus in topology.buses.keys() {
+                let is_gone = |name: &str| {
+                    let key = (topology.name.clone(), name.to_owned());
+                    !wanted.contains_key(&key)
+                };
+                sweep_others((&topology.name, bus), is_gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the tunnels that are not to run any more.
+    fn end_tunnels(&self) {
+        self.shared.tunnels.end_others(&self.tunnels().0);
+    }
+
+    /// Lets those tunnels run that are to, and no other.
+    fn keep_tunnels(&mut self, outcome: &mut Outcome) {
+        let (wanted, errors) = self.tunnels();
+        outcome.errors.extend(errors);
+        if !self.swept {
+            self.swept = true;
+            if let Err(e) = self.sweep(&wanted) {
+                outcome.errors.push(e.to_string());
+            }
+        }
+        self.shared.tunnels.end_others(&wanted);
+        for error in self.shared.tunnels.start(&wanted) {
+            outcome.errors.push(error.to_string());
+            outcome.again_at(Instant::now() + RETRY);
+        }
+    }
+
     /// Takes all topologies and rules away.
     ///
     /// # Errors
@@ -284,6 +424,7 @@ impl Keeper {
     pub fn teardown(&mut self) -> Result<()> {
         self.gone
             .extend(self.topologies.drain(..).map(|topology| topology.name));
+        self.end_tunnels();
         if !self.gone.is_empty() {
             let host = Host::open()?;
             for name in &self.gone {

@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::api::Method as _;
+use super::shared::Shared;
 use crate::api::methods::{Top, TopReport};
 use crate::api::service::HealthReport;
 use crate::containers::names::short;
@@ -19,6 +19,7 @@ use crate::containers::report::PortReport;
 use crate::error::{Error, Result};
 use crate::gateway::RuleReport;
 use crate::kernel::can_status::{BusState, CanStatus};
+use crate::tunnel::board::{PeerReport, PeerState, TunnelReport};
 
 /// All that is told in one scrape.
 #[derive(Debug)]
@@ -34,9 +35,10 @@ type Sample<'a> = (Vec<(&'static str, &'a str)>, u64);
 ///
 /// # Errors
 /// What the gateway says.
-pub(super) fn text(health: HealthReport) -> Result<String> {
+pub(super) fn text(shared: &Shared) -> Result<String> {
+    let health = shared.outcome().into();
     let scrape = Scrape {
-        top: Top {}.perform()?,
+        top: shared.top(Top {})?,
         health,
     };
     let mut registry = Registry::with_prefix("cangw");
@@ -63,6 +65,14 @@ fn results(rule: &RuleReport) -> [(&'static str, u64); 13] {
         ("duplicated", rule.duplicated),
         ("corrupted", rule.corrupted),
         ("rate_shared", rule.rate_shared),
+    ]
+}
+
+fn peer_labels<'a>(tunnel: &'a TunnelReport, peer: &'a PeerReport) -> Vec<(&'static str, &'a str)> {
+    vec![
+        ("topology", &tunnel.topology),
+        ("tunnel", &tunnel.name),
+        ("peer", &peer.address),
     ]
 }
 
@@ -115,6 +125,7 @@ impl Collector for Scrape {
         self.rules(&mut writer)?;
         self.interfaces(&mut writer)?;
         self.ports(&mut writer)?;
+        self.tunnels(&mut writer)?;
         self.daemon(&mut writer)
     }
 }
@@ -274,6 +285,35 @@ impl Scrape {
             "port_kept_back_frames",
             "Frames that the limits of an interface on a containers' network kept back",
             kept_back,
+        )
+    }
+
+    fn tunnels(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let tunnels = self.top.topologies.iter().flat_map(|t| &t.tunnels);
+        let peers: Vec<(&TunnelReport, &PeerReport)> = tunnels
+            .flat_map(|tunnel| tunnel.peers.iter().map(move |peer| (tunnel, peer)))
+            .collect();
+        let up = peers.iter().map(|(tunnel, peer)| {
+            let is_up = u64::from(peer.state == PeerState::Connected);
+            (peer_labels(tunnel, peer), is_up)
+        });
+        writer.gauges(
+            "tunnel_peer_connected",
+            "Whether a peer of a tunnel is there",
+            up,
+        )?;
+        let events = peers.iter().flat_map(|(tunnel, peer)| {
+            let counters = peer.counters.all().into_iter();
+            counters.map(|(event, count)| {
+                let mut labels = peer_labels(tunnel, peer);
+                labels.push(("event", event));
+                (labels, count)
+            })
+        });
+        writer.gauges(
+            "tunnel_peer_events",
+            "What became of the frames and datagrams of a tunnel's peer; lost ones are counted back when they come late",
+            events,
         )
     }
 

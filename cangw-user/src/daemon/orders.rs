@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::api::methods::{Done, Down, Up};
 use crate::api::refused;
+use crate::api::service::{TunnelAdd, TunnelRemove};
 use crate::error::Result;
 
 /// What is to be done.
@@ -14,6 +15,10 @@ pub(super) enum What {
     Up(Up),
     /// Take a topology down, and keep it no more.
     Down(Down),
+    /// Make a tunnel, and keep it from then on.
+    AddTunnel(TunnelAdd),
+    /// End a tunnel, and keep it no more.
+    RemoveTunnel(TunnelRemove),
 }
 
 /// What is to be done, with the place for the answer.

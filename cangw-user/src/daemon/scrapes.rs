@@ -127,13 +127,13 @@ async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) 
     let _ = tokio::time::timeout(LONGEST, connection).await;
 }
 
-async fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, shared: &Arc<Shared>) -> Response<Full<Bytes>> {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     const PLAIN: &str = "text/plain; charset=utf-8";
     let (status, kind, text) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => {
-            let health = shared.outcome().into();
-            match spawn_blocking(move || metrics::text(health)).await {
+            let shared = Arc::clone(shared);
+            match spawn_blocking(move || metrics::text(&shared)).await {
                 Ok(Ok(text)) => (StatusCode::OK, OPEN_METRICS, text),
                 Ok(Err(e)) => (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{e}\n")),
                 Err(_) => (

@@ -17,11 +17,12 @@ use super::control::Control;
 use super::orders::{What, order};
 use super::patience::Patience;
 use crate::api::client::namespace_number;
-use crate::api::methods::{self, Down, Up};
+use crate::api::methods::{self, Down, Status, Top, Up};
 use crate::api::service::{
-    self, Empty, Health, HealthReport, OpenSocket, Reload, Subscribe, Version, VersionReport,
+    self, Empty, Health, HealthReport, OpenSocket, Reload, Subscribe, TunnelAdd, TunnelList,
+    TunnelRemove, Version, VersionReport,
 };
-use crate::api::{self, Answer, Call, LONGEST, Request, refused, value};
+use crate::api::{self, Answer, Call, LONGEST, Method as _, Request, refused, value};
 use crate::capture::Capture;
 use crate::error::{Error, Result};
 use crate::topology::EcuHandle;
@@ -149,6 +150,28 @@ impl<'a> Session<'a> {
             }
             Up::ID => alone(&order(&self.control.orders, What::Up(request.call()?)).await?),
             Down::ID => alone(&order(&self.control.orders, What::Down(request.call()?)).await?),
+            TunnelAdd::ID => {
+                let what = What::AddTunnel(request.call()?);
+                alone(&order(&self.control.orders, what).await?)
+            }
+            TunnelRemove::ID => {
+                let what = What::RemoveTunnel(request.call()?);
+                alone(&order(&self.control.orders, what).await?)
+            }
+            TunnelList::ID => {
+                let TunnelList {} = request.call()?;
+                alone(&self.control.shared.tunnels.reports())
+            }
+            Status::ID => {
+                let (status, shared) =
+                    (request.call::<Status>()?, Arc::clone(&self.control.shared));
+                let look = move || Ok(shared.tunnels.beside(status.perform()?));
+                alone(&self.work(look).await?)
+            }
+            Top::ID => {
+                let (top, shared) = (request.call::<Top>()?, Arc::clone(&self.control.shared));
+                alone(&self.work(move || shared.top(top)).await?)
+            }
             OpenSocket::ID => {
                 let OpenSocket { ecu, interface, fd } = request.call()?;
                 let socket = self.work(move || open_socket(&ecu, &interface, fd)).await?;

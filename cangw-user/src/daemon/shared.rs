@@ -4,6 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::keeper::Outcome;
+use super::tunnels::Tunnels;
+use crate::api::Method as _;
+use crate::api::methods::{Top, TopReport};
+use crate::error::Result;
 
 /// What was found and done last, for those who ask.
 #[derive(Default)]
@@ -11,6 +15,8 @@ pub(super) struct Shared {
     outcome: Mutex<Outcome>,
     /// Since when a pass has been running.
     busy: Mutex<Option<Instant>>,
+    /// The tunnels that run.
+    pub tunnels: Tunnels,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -25,6 +31,13 @@ impl Shared {
 
     pub fn set_outcome(&self, outcome: Outcome) {
         *locked(&self.outcome) = outcome;
+    }
+
+    /// All that `cangw top` shows, with the tunnels.
+    pub fn top(&self, top: Top) -> Result<TopReport> {
+        let mut report = top.perform()?;
+        report.topologies = self.tunnels.beside(report.topologies);
+        Ok(report)
     }
 
     /// When a pass begins, and `None` when it ends.

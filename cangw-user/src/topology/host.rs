@@ -26,6 +26,7 @@ use crate::kernel::netlink::Netlink;
 use crate::kernel::netns::NetNs;
 use crate::kernel::pins::Pins;
 use crate::state::State;
+use crate::tunnel::board::TunnelReport;
 
 /// Names of the buses' ends of the gateway's ports begin so.
 const GATEWAY: &str = "gateway";
@@ -76,6 +77,9 @@ pub struct TopologyReport {
     pub ecus: BTreeMap<String, BTreeMap<String, String>>,
     /// Its routes, oldest first.
     pub routes: Vec<RuleReport>,
+    /// The tunnels on its buses, which `cangwd` knows of.
+    #[serde(default)]
+    pub tunnels: Vec<TunnelReport>,
 }
 
 /// A virtual bus that is up.
@@ -253,6 +257,7 @@ impl Host {
                 buses: lost.map(|(bus, lost)| (bus, BusReport { lost })).collect(),
                 ecus: shape.ecus,
                 routes: own.cloned().collect(),
+                tunnels: Vec::new(),
                 name,
             });
         }

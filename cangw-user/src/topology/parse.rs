@@ -1,4 +1,4 @@
-//! A topology file in TOML: `version`, `name`, `[bus.…]`, `[ecu.…]`, `[[route]]`.
+//! A topology file in TOML: `version`, `name`, `[bus.…]`, `[ecu.…]`, `[tunnel.…]`, `[[route]]`.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -14,6 +14,7 @@ use crate::file::places::{error_at, from_toml};
 use crate::file::tables::{RuleTable, version};
 use crate::options::Policy;
 use crate::rule::{Rule, is_interface_name, kind_name};
+use crate::tunnel::config::{Tunnel, TunnelTable, check_name};
 
 /// ISO 11898-1, and what drivers of the kernel take.
 const BITRATES: RangeInclusive<u32> = 1..=1_000_000;
@@ -31,6 +32,8 @@ struct Tables {
     bus: BTreeMap<String, BusTable>,
     #[serde(default)]
     ecu: BTreeMap<String, EcuTable>,
+    #[serde(default)]
+    tunnel: BTreeMap<String, TunnelTable>,
     #[serde(default)]
     route: Vec<RuleTable>,
 }
@@ -67,6 +70,7 @@ pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
     let topology = Topology {
         buses: source.buses(tables.bus)?,
         ecus: BTreeMap::new(),
+        tunnels: BTreeMap::new(),
         routes: Vec::new(),
         name: tables.name,
     };
@@ -78,7 +82,12 @@ pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
         ));
     }
     let ecus = source.ecus(tables.ecu, &topology)?;
-    let topology = Topology { ecus, ..topology };
+    let tunnels = source.tunnels(&tables.tunnel, &topology)?;
+    let topology = Topology {
+        ecus,
+        tunnels,
+        ..topology
+    };
     source.check_twins(&topology)?;
     let routes = source.routes(tables.route, &topology, dbcs)?;
     Ok(Topology { routes, ..topology })
@@ -167,6 +176,24 @@ impl Source<'_> {
         Ok(ecus.collect())
     }
 
+    fn tunnels(
+        &self,
+        tables: &BTreeMap<String, TunnelTable>,
+        topology: &Topology,
+    ) -> Result<BTreeMap<String, Tunnel>> {
+        let one = |(name, table): (&String, &TunnelTable)| {
+            let refuse = |key: &str, message| self.error(&["tunnel", name, key], message);
+            check_name(name).map_err(|message| refuse("", message))?;
+            if !topology.buses.contains_key(&table.bus) {
+                return Err(refuse("bus", no_bus(&table.bus, topology)));
+            }
+            let tunnel = table.check();
+            let tunnel = tunnel.map_err(|(key, message)| refuse(key, message))?;
+            Ok((name.clone(), tunnel))
+        };
+        tables.iter().map(one).collect()
+    }
+
     /// A bus that is a device and a virtual bus beside it has two interfaces on the gateway, between which all frames pass.
     fn check_twins(&self, topology: &Topology) -> Result<()> {
         let is_device = |name: &str| {
@@ -180,7 +207,7 @@ impl Source<'_> {
             }
             if let Some((other, _)) = is_device(name) {
                 let message = format!(
-                    "{name} has ECUs or containers, and so an interface of its name beside its device; give the bus another name"
+                    "{name} has ECUs, tunnels or containers, and so an interface of its name beside its device; give the bus another name"
                 );
                 return Err(self.error(&["bus", other, "device"], message));
             }
@@ -190,7 +217,7 @@ impl Source<'_> {
             ] {
                 if is_so {
                     let message = format!(
-                        "{name} has a device and ECUs or containers, between which all frames pass; remove this, or give them a virtual bus and routes"
+                        "{name} has a device and ECUs, tunnels or containers, between which all frames pass; remove this, or give them a virtual bus and routes"
                     );
                     return Err(self.error(&["bus", name, key], message));
                 }

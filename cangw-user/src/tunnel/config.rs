@@ -18,6 +18,7 @@ use crate::containers::options::PortOptions;
 use crate::ids::IdRange;
 use crate::kernel::hub::MAX_PORTS;
 use crate::limits::Rate;
+use crate::topology::is_name;
 
 /// Bytes of IP packets, from what every IPv4 host takes (RFC 791) to the largest.
 const MTUS: RangeInclusive<u16> = 576..=65_535;
@@ -30,6 +31,8 @@ const CLIENTS: u16 = 16;
 /// IP and UDP (or SCTP, which is put into the same room).
 const HEADS_V4: usize = 28;
 const HEADS_V6: usize = 48;
+/// Bytes of a tunnel's name: with a mark and a number of three digits, it is an interface's.
+const LONGEST_NAME: usize = 11;
 /// Longest of all times.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -62,7 +65,7 @@ impl fmt::Display for Span {
         let unit = UNITS
             .iter()
             .rev()
-            .find(|(_, unit)| micros % u128::from(*unit) == 0);
+            .find(|(_, unit)| micros.is_multiple_of(u128::from(*unit)));
         let (name, unit) = unit.unwrap_or(&UNITS[0]);
         write!(f, "{}{name}", micros / u128::from(*unit))
     }
@@ -159,6 +162,19 @@ pub struct Tunnel {
     pub heartbeat: Option<Duration>,
     /// What the ports keep back.
     pub limits: PortOptions,
+}
+
+/// Checks the name of a tunnel.
+///
+/// # Errors
+/// Why it is none.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if is_name(name) && name.len() <= LONGEST_NAME {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} is no name for a tunnel: at most {LONGEST_NAME} letters, digits, `-` and `_`, the first a letter"
+    ))
 }
 
 /// A key of a table, and what is wrong with it.

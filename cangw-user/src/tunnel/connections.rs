@@ -16,6 +16,7 @@ use super::board::PeerState;
 use super::codec::{Frame, GREETING, Malformed, Stream, decode_datagram};
 use super::config::Role;
 use super::endpoint::{Endpoint, Transport};
+use super::outgoing::Outgoing;
 use super::pump::{Pump, close};
 use super::{Context, resolve, socket};
 use crate::kernel::sockets;
@@ -314,15 +315,7 @@ impl Link {
         let mut messages: Vec<(Vec<u8>, u64)> = Vec::new();
         loop {
             pump.due().await;
-            let mut outgoing = pump.outgoing.borrow_mut();
-            if self.transport == Transport::Tcp {
-                let mut chunk = Vec::new();
-                let frames = outgoing.stream(&mut chunk, WRITTEN);
-                messages.push((chunk, frames));
-            } else {
-                outgoing.datagrams(|message, frames| messages.push((message, u64::from(frames))));
-            }
-            drop(outgoing);
+            self.pack(&mut pump.outgoing.borrow_mut(), &mut messages);
             let mut failed = None;
             for (message, frames) in messages.drain(..) {
                 let (waited, written) = match failed {
@@ -343,6 +336,17 @@ impl Link {
             if let Some(e) = failed {
                 return e;
             }
+        }
+    }
+
+    /// What is to be written of the frames that wait, with how many frames each has.
+    fn pack(&self, outgoing: &mut Outgoing, messages: &mut Vec<(Vec<u8>, u64)>) {
+        if self.transport == Transport::Tcp {
+            let mut chunk = Vec::new();
+            let frames = outgoing.stream(&mut chunk, WRITTEN);
+            messages.push((chunk, frames));
+        } else {
+            outgoing.datagrams(|message, frames| messages.push((message, u64::from(frames))));
         }
     }
 }

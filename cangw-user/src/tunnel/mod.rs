@@ -14,6 +14,7 @@ pub mod port;
 mod pump;
 pub mod sequence;
 mod socket;
+pub mod store;
 
 use std::io;
 use std::net::SocketAddr;

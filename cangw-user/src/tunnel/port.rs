@@ -24,8 +24,6 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// tunnel that was killed left behind is known by it.
 const ON_BUS: char = '.';
 const FAR: char = '-';
-/// Bytes of a tunnel's name: with a number of three digits, it is an interface's.
-pub const LONGEST_NAME: usize = 11;
 
 /// Makes ports for a tunnel, and takes them away.
 pub trait Ports: Send + Sync {
@@ -52,7 +50,7 @@ pub trait Ports: Send + Sync {
 pub struct KernelPorts {
     tunnel: String,
     topology: String,
-    bus: Bus,
+    bus: String,
     limits: PortOptions,
 }
 
@@ -63,9 +61,13 @@ impl KernelPorts {
         Self {
             tunnel: tunnel.to_owned(),
             topology: topology.to_owned(),
-            bus: Bus::OfTopology(format!("{topology}.{bus}")),
+            bus: bus.to_owned(),
             limits,
         }
+    }
+
+    fn bus(&self) -> Bus {
+        Bus::OfTopology(format!("{}.{}", self.topology, self.bus))
     }
 
     fn namespace(&self) -> PathBuf {
@@ -75,7 +77,7 @@ impl KernelPorts {
 
 impl Ports for KernelPorts {
     fn open(&self, number: u32) -> Result<OwnedFd> {
-        let mtu = Kernel.mtu(&self.bus)?;
+        let mtu = Kernel.mtu(&self.bus())?;
         let interface = format!("{}{FAR}{number}", self.tunnel);
         let port = fabric::Port {
             name: format!("{}{ON_BUS}{number}", self.tunnel),
@@ -84,8 +86,8 @@ impl Ports for KernelPorts {
             far: Far::In(self.namespace()),
         };
         // One that is there already may have other limits.
-        Kernel.remove_port(&self.bus, &port.name)?;
-        Kernel.make_port(&self.bus, &port, self.limits.limits(mtu).as_ref())?;
+        Kernel.remove_port(&self.bus(), &port.name)?;
+        Kernel.make_port(&self.bus(), &port, self.limits.limits(mtu).as_ref())?;
         let failed = |e| Error::io(format!("open {interface} on the bus"), e);
         let socket = NetNs::open(&self.namespace())?
             .enter(|| CanFdSocket::open(&interface).map_err(failed))?;
@@ -100,18 +102,27 @@ impl Ports for KernelPorts {
 
     fn close(&self, number: u32) -> Result<()> {
         let name = format!("{}{ON_BUS}{number}", self.tunnel);
-        Kernel.remove_port(&self.bus, &name)
+        Kernel.remove_port(&self.bus(), &name)
     }
 
     fn sweep(&self) -> Result<()> {
-        let prefix = format!("{}{ON_BUS}", self.tunnel);
-        for port in Kernel.ports(&self.bus)? {
-            if port.name.starts_with(&prefix) {
-                Kernel.remove_port(&self.bus, &port.name)?;
-            }
-        }
-        Ok(())
+        sweep_others((&self.topology, &self.bus), |name| name == self.tunnel)
     }
+}
+
+/// Takes ports of tunnels off a bus of a topology: of those whose name is to go.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn sweep_others((topology, bus): (&str, &str), goes: impl Fn(&str) -> bool) -> Result<()> {
+    let bus = Bus::OfTopology(format!("{topology}.{bus}"));
+    for port in Kernel.ports(&bus)? {
+        let tunnel = port.name.rsplit_once(ON_BUS).map(|(tunnel, _)| tunnel);
+        if tunnel.is_some_and(&goes) {
+            Kernel.remove_port(&bus, &port.name)?;
+        }
+    }
+    Ok(())
 }
 
 /// An open port.

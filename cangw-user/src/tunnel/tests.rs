@@ -272,7 +272,7 @@ fn a_million_frames_over_a_bad_network() {
         let is_end = first || total == 1_000_000;
         first = false;
         let fate = if is_end { 99 } else { chance() };
-        let mut send = |bytes: &[u8]| {
+        let send = |bytes: &[u8]| {
             out.send(bytes).expect("it is sent");
         };
         match fate {

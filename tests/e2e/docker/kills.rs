@@ -1,11 +1,13 @@
 //! Daemons that are killed in the middle of what they do: nothing is left behind, and what is there goes on.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use cangw_tests::docker::{Docker, IMAGE};
+use cangw_tests::docker::{DRIVER, Docker, IMAGE, call};
 use cangw_tests::frame::Frame;
 use cangw_tests::namespace::Namespace;
+use serde_json::json;
 
 use super::{is_gone, networks, reaches, socket, wait};
 
@@ -92,6 +94,16 @@ fn finish(docker: &Docker<'_>, step: &str) {
 fn of_the_driver_in_the_middle_of_each_step() {
     let namespace = Namespace::new("docker");
     let mut docker = Docker::start(&namespace, &[]);
+    // Docker does not have a network whose driver ended before it could answer; its interface is free for the next.
+    let body = json!({
+        "NetworkID": "ab".repeat(32),
+        "Options": { "com.docker.network.generic": { "host_if": "can9" } },
+    });
+    let made = call(Path::new(DRIVER), "CreateNetwork", &body);
+    assert_eq!(made, json!({}));
+    docker.kill_cangwd();
+    docker.must("network create --driver cangw --ipam-driver null -o host_if=can9 car");
+    docker.must("network rm car");
     for delay in [20, 250] {
         for step in steps() {
             thread::scope(|scope| {

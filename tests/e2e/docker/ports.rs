@@ -11,7 +11,7 @@ use cangw::containers::fabric::HIDDEN;
 use cangw::kernel::hub::{Hub, MAX_PORTS};
 use cangw::kernel::pins::Pins;
 use cangw_tests::daemon::Daemon;
-use cangw_tests::docker::{CONTROL, Docker};
+use cangw_tests::docker::{CONTROL, DRIVER, Docker};
 use cangw_tests::frame::Frame;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
@@ -106,7 +106,7 @@ fn a_container_cannot_speak_as_another() {
 
 /// A call of dockerd's.
 fn call(name: &str, body: &Value) -> Value {
-    cangw_tests::docker::call(Path::new("/run/docker/plugins/cangw.sock"), name, body)
+    cangw_tests::docker::call(Path::new(DRIVER), name, body)
 }
 
 /// A driver without Docker, with one network, which goes with it.
@@ -122,7 +122,7 @@ impl Driver {
         let namespace = Namespace::new("docker");
         let state = std::env::temp_dir().join(format!("cangw-state-{}", std::process::id()));
         let driver = Self {
-            _daemon: Daemon::start_with_state(&namespace, &state, &["--docker"]),
+            _daemon: Daemon::start_with(&namespace, &[("STATE_DIRECTORY", &state)], &["--docker"]),
             namespace,
             state,
             network: "ab".repeat(32),

@@ -123,7 +123,7 @@ fn what_is_wrong_is_named() {
         (
             "can0 = \"body\", ",
             "can0 = \"obd\", ",
-            "10: bus.obd.policy: obd has a device and ECUs or containers, between which all frames pass",
+            "10: bus.obd.policy: obd has a device and ECUs, tunnels or containers, between which all frames pass",
         ),
         (
             "can0 = \"body\", ",

@@ -1,0 +1,185 @@
+//! `cangw tunnel`.
+
+use clap::{Args, Subcommand};
+
+use super::output;
+use crate::api::client::Door;
+use crate::api::refused;
+use crate::api::service::{TunnelAdd, TunnelList, TunnelRemove};
+use crate::error::Result;
+use crate::ids::IdRange;
+use crate::limits::Rate;
+use crate::tunnel::board::TunnelReport;
+use crate::tunnel::config::{Span, TunnelTable};
+use crate::tunnel::endpoint::Endpoint;
+
+#[derive(Subcommand, Debug)]
+pub enum TunnelCommand {
+    /// Make a tunnel; cangwd keeps it, also when it starts again
+    ///
+    /// It listens for many clients (--listen and --client), or goes to one peer (--connect). Those of a topology are in its file.
+    Add {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        tunnel: Box<TunnelArgs>,
+    },
+    /// End a tunnel that was added
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// List the tunnels with their peers
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a tunnel is told.
+#[derive(Args, Debug)]
+pub struct TunnelArgs {
+    /// A bus of a topology that is up, or TOPOLOGY.BUS
+    #[arg(long, value_name = "BUS")]
+    pub bus: String,
+    /// Where clients come to, such as udp://0.0.0.0:20000; with --connect, where datagrams are sent from
+    #[arg(long, value_name = "ENDPOINT", required_unless_present = "connect")]
+    pub listen: Option<Endpoint>,
+    /// The peer to go to: udp://HOST:PORT, tcp://HOST:PORT or sctp://HOST:PORT
+    #[arg(long, value_name = "ENDPOINT")]
+    pub connect: Option<Endpoint>,
+    /// Address or network of clients that may come
+    #[arg(long, value_name = "NETWORK")]
+    pub client: Vec<String>,
+    /// How many may be there at once [default: 16]
+    #[arg(long, value_name = "NUMBER")]
+    pub max_clients: Option<u16>,
+    /// How long a frame waits for others to share a datagram [default: 100ms]
+    #[arg(long, value_name = "TIME")]
+    pub flush: Option<Span>,
+    /// The same for an identifier, where it is shorter
+    #[arg(long, value_name = "ID=TIME", value_parser = flush_id)]
+    pub flush_id: Vec<(String, Span)>,
+    /// Order the frames of a datagram by identifier
+    #[arg(long)]
+    pub sort: bool,
+    /// Bytes of a packet, at most [default: 1500]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u16>,
+    /// Do not send frames that are older [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub max_age: Option<Span>,
+    /// Silence after which a peer is stale [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub stale: Option<Span>,
+    /// How often a datagram without frames says that this end is there
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: Option<Span>,
+    /// Identifiers that may come from the network, as in 123,200-2FF,18FEF100 [default: all]
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub allow: Vec<IdRange>,
+    /// Identifiers that go to the network [default: all]
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub filter: Vec<IdRange>,
+    /// At most so many frames come from each peer, such as 100/s
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Rate>,
+}
+
+fn flush_id(text: &str) -> std::result::Result<(String, Span), String> {
+    let (id, span) = text
+        .split_once('=')
+        .ok_or("expected an identifier and a time, such as 1F0=1ms")?;
+    Ok((id.to_owned(), span.parse()?))
+}
+
+pub(super) fn run(command: TunnelCommand) -> Result<()> {
+    let Door::Daemon(mut client) = Door::open()? else {
+        return Err(refused(
+            "tunnels are run by cangwd, which does not answer; `systemctl start cangwd` starts it",
+        ));
+    };
+    match command {
+        TunnelCommand::Add { name, tunnel } => {
+            let tunnel = table(*tunnel);
+            let done = client.call(TunnelAdd { name, tunnel })?;
+            done.notes.iter().for_each(|note| eprintln!("{note}"));
+            Ok(())
+        }
+        TunnelCommand::Remove { name } => client.call(TunnelRemove { name }).map(drop),
+        TunnelCommand::List { json } => {
+            let all = client.call(TunnelList {})?;
+            if json {
+                return output::json(&all);
+            }
+            output::print(|out| all.iter().try_for_each(|tunnel| write(out, "", tunnel)))
+        }
+    }
+}
+
+fn table(args: TunnelArgs) -> TunnelTable {
+    TunnelTable {
+        bus: args.bus,
+        listen: args.listen,
+        connect: args.connect,
+        clients: args.client,
+        max_clients: args.max_clients,
+        flush: args.flush,
+        flush_ids: args.flush_id.into_iter().collect(),
+        sort: args.sort,
+        mtu: args.mtu,
+        max_age: args.max_age,
+        stale: args.stale,
+        heartbeat: args.heartbeat,
+        allow: args.allow,
+        filter: args.filter,
+        rate: args.rate,
+    }
+}
+
+/// A tunnel with its peers, for people. What is 0 is not told, except frames.
+pub(super) fn write(
+    out: &mut dyn std::io::Write,
+    indent: &str,
+    tunnel: &TunnelReport,
+) -> std::io::Result<()> {
+    let TunnelReport {
+        topology,
+        name,
+        bus,
+        endpoint,
+        ..
+    } = tunnel;
+    write!(
+        out,
+        "{indent}tunnel {name}: {endpoint}, bus {topology}.{bus}"
+    )?;
+    for (what, count) in [
+        ("strangers", tunnel.strangers),
+        ("turned_away", tunnel.turned_away),
+        ("overrun", tunnel.overrun),
+    ] {
+        if count != 0 {
+            write!(out, ", {what} {count}")?;
+        }
+    }
+    match &tunnel.error {
+        Some(error) => writeln!(out, "; {error}")?,
+        None => writeln!(out)?,
+    }
+    for peer in &tunnel.peers {
+        let state = peer.state.name();
+        write!(out, "{indent}  {}: {state}", peer.address)?;
+        for (what, count) in peer.counters.all() {
+            if count != 0 || matches!(what, "sent" | "received") {
+                write!(out, ", {what} {count}")?;
+            }
+        }
+        match &peer.error {
+            Some(error) => writeln!(out, "; {error}")?,
+            None => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
