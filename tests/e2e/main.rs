@@ -24,6 +24,7 @@ mod signals;
 mod timestamps;
 mod top;
 mod topologies;
+mod tunnels;
 mod verdicts;
 mod watch;
 mod xl;
