@@ -14,6 +14,7 @@ pub mod link;
 pub mod listeners;
 pub mod maps;
 
+pub mod neighbours;
 pub mod netlink;
 pub mod netns;
 pub mod pins;

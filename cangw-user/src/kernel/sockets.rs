@@ -7,8 +7,11 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr;
 
 use socket2::{SockAddr, SockAddrStorage, Socket};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// What a reader waits for: something that can be read, or an error, which need not come with anything to read (such as that the interface is gone).
+pub const READ: Interest = Interest::READABLE.add(Interest::ERROR);
 /// Messages of one call, at most.
 pub const BATCH: usize = 64;
 
@@ -188,6 +191,33 @@ pub fn set_option<const N: usize>(
     };
     if result == 0 {
         Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Reads an option that is bytes, as many as the kernel has and there is room for.
+///
+/// # Errors
+/// The kernel's.
+pub fn option<const N: usize>(
+    socket: BorrowedFd<'_>,
+    (level, name): (i32, i32),
+) -> io::Result<[u8; N]> {
+    let mut value = [0; N];
+    let mut length = N as libc::socklen_t;
+    // SAFETY: the kernel writes at most as many bytes as the array has, which it is told.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(value)
     } else {
         Err(io::Error::last_os_error())
     }

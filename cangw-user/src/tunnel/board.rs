@@ -74,6 +74,10 @@ counters! {
     no_room,
     /// Frames that the network refused.
     unsent,
+    /// Frames in datagrams that were taken away because their host did not answer; some may have left before it fell silent.
+    unanswered,
+    /// Frames that a connection took and that were not confirmed when it ended; the first of them may have arrived.
+    unconfirmed,
     /// How often the network's queue was full.
     back_pressure,
     /// Frames of the bus that came faster than they were read.
@@ -138,7 +142,7 @@ pub(super) struct Peer {
 }
 
 /// What is known of a tunnel, for those who ask and for the tunnel itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Board {
     inner: Mutex<Inner>,
 }
@@ -150,6 +154,18 @@ pub(super) struct Inner {
     pub turned_away: u64,
     pub overrun: u64,
     pub error: Option<String>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        let inner = Inner {
+            error: Some("it is about to begin".into()),
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+        }
+    }
 }
 
 impl Board {

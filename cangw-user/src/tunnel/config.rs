@@ -28,9 +28,11 @@ const FLUSH: Duration = Duration::from_millis(100);
 const MAX_AGE: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(10);
 const CLIENTS: u16 = 16;
-/// IP and UDP (or SCTP, which is put into the same room).
-const HEADS_V4: usize = 28;
-const HEADS_V6: usize = 48;
+/// Bytes of heads: IPv4, IPv6, UDP, SCTP with that of a chunk.
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+const UDP: usize = 8;
+const SCTP: usize = 28;
 /// Bytes of a tunnel's name: with a mark and a number of three digits, it is an interface's.
 const LONGEST_NAME: usize = 11;
 /// Longest of all times.
@@ -184,9 +186,14 @@ impl Tunnel {
     /// How frames are packed on their way to an address.
     #[must_use]
     pub fn packing(&self, to: IpAddr) -> Packing {
-        let heads = if to.is_ipv4() { HEADS_V4 } else { HEADS_V6 };
+        let ip = if to.is_ipv4() { IPV4 } else { IPV6 };
+        let above = if self.transport == Transport::Sctp {
+            SCTP
+        } else {
+            UDP
+        };
         Packing {
-            payload: usize::from(self.mtu) - heads,
+            payload: usize::from(self.mtu) - ip - above,
             ..self.packing.clone()
         }
     }

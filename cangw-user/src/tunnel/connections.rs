@@ -1,6 +1,7 @@
 //! TCP and SCTP: connections that are dialed or accepted, each with a peer.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -19,10 +20,12 @@ use super::endpoint::{Endpoint, Transport};
 use super::outgoing::Outgoing;
 use super::pump::{Pump, close};
 use super::{Context, resolve, socket};
-use crate::kernel::sockets;
+use crate::kernel::sockets::{self, READ};
 
 /// A peer says in this time what it speaks, and a connection is made in it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether what was written is confirmed, at most and at least.
+const WATCH: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 /// Bytes that are read at once, and the longest message.
 const CHUNK: usize = 65_535;
 /// Bytes of a stream that are put together to be written.
@@ -46,7 +49,7 @@ async fn serve(context: &Context, at: SocketAddr, most: usize) -> crate::Result<
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.async_io(Interest::READABLE, Socket::accept) => accepted,
+            accepted = listener.async_io(READ, Socket::accept) => accepted,
             Some(_) = connections.join_next() => continue,
         };
         let (socket, from) = match accepted {
@@ -198,6 +201,25 @@ struct Link {
     stream: RefCell<Stream>,
     /// Frames that came with the greeting.
     early: Vec<Frame>,
+    written: RefCell<Written>,
+}
+
+#[derive(Default)]
+struct Written {
+    /// Bytes of a stream that were confirmed before its first frame.
+    before: u64,
+    /// Bytes of frames.
+    bytes: u64,
+    /// What is not known to be confirmed.
+    open: VecDeque<Open>,
+}
+
+/// Something that was written.
+struct Open {
+    /// Bytes until its end.
+    end: u64,
+    frames: u64,
+    since: Instant,
 }
 
 impl Link {
@@ -207,6 +229,7 @@ impl Link {
             socket,
             stream: RefCell::default(),
             early: Vec::new(),
+            written: RefCell::default(),
         }
     }
 
@@ -226,12 +249,14 @@ impl Link {
             Ok(early)
         };
         self.early = within_patience(greeting).await?;
+        // What the other end said before it read this end's greeting confirms nothing; the kernel counts the first bytes in its own way.
+        self.written.get_mut().before = GREETING.len() as u64;
         Ok(())
     }
 
     async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let mut read = |socket: &Socket| io::Read::read(&mut &*socket, bytes);
-        match self.socket.async_io(Interest::READABLE, &mut read).await? {
+        match self.socket.async_io(READ, &mut read).await? {
             0 => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the other end closed the connection",
@@ -272,9 +297,64 @@ impl Link {
         let early = std::mem::take(&mut self.early);
         context.board.heard(pump.number, |_| {});
         let this = &*self;
-        tokio::select! {
+        let error = tokio::select! {
             error = this.receive_all(context, pump, early) => error,
             error = this.send_all(context, pump) => error,
+            error = this.watch(context.max_age()) => error,
+        };
+        this.settle();
+        let unconfirmed = this
+            .written
+            .borrow()
+            .open
+            .iter()
+            .map(|open| open.frames)
+            .sum::<u64>();
+        context.board.count(pump.number, |counters| {
+            // They were sent, as far as that is known.
+            counters.unconfirmed += unconfirmed;
+        });
+        error
+    }
+
+    /// Ends when something has not been confirmed for longer than frames may be old: it would arrive too late, and what follows, too.
+    async fn watch(&self, max_age: Duration) -> io::Error {
+        let mut tick = tokio::time::interval((max_age / 4).clamp(WATCH[0], WATCH[1]));
+        loop {
+            tick.tick().await;
+            self.settle();
+            let written = self.written.borrow();
+            if written
+                .open
+                .front()
+                .is_some_and(|open| open.since.elapsed() > max_age)
+            {
+                return io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the other end has confirmed nothing for longer than frames may be old",
+                );
+            }
+        }
+    }
+
+    /// Forgets what the other end has confirmed.
+    fn settle(&self) {
+        let mut written = self.written.borrow_mut();
+        let socket = self.socket.get_ref();
+        if self.transport == Transport::Tcp {
+            let confirmed = socket::confirmed(socket).unwrap_or_default();
+            let confirmed = confirmed.saturating_sub(written.before);
+            while written
+                .open
+                .front()
+                .is_some_and(|open| open.end <= confirmed)
+            {
+                written.open.pop_front();
+            }
+        } else if let Some(messages) = socket::unconfirmed(socket) {
+            while written.open.len() > messages {
+                written.open.pop_front();
+            }
         }
     }
 
@@ -331,12 +411,23 @@ impl Link {
                         counters.unsent += frames;
                     }
                 });
+                if written.is_ok() {
+                    self.note(message.len() as u64, frames);
+                }
                 failed = failed.or(written.err());
             }
             if let Some(e) = failed {
                 return e;
             }
         }
+    }
+
+    /// Remembers what was written until it is confirmed.
+    fn note(&self, bytes: u64, frames: u64) {
+        let mut written = self.written.borrow_mut();
+        written.bytes += bytes;
+        let (end, since) = (written.bytes, Instant::now());
+        written.open.push_back(Open { end, frames, since });
     }
 
     /// What is to be written of the frames that wait, with how many frames each has.
@@ -346,7 +437,9 @@ impl Link {
             let frames = outgoing.stream(&mut chunk, WRITTEN);
             messages.push((chunk, frames));
         } else {
-            outgoing.datagrams(|message, frames| messages.push((message, u64::from(frames))));
+            outgoing.datagrams(Instant::now(), |message, frames| {
+                messages.push((message, u64::from(frames)))
+            });
         }
     }
 }

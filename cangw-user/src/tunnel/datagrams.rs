@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use foldhash::quality::RandomState;
 use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use tracing::debug;
 
 use super::board::PeerState;
 use super::codec::{Frame, decode_datagram};
@@ -20,12 +21,14 @@ use super::config::Role;
 use super::pump::{Pump, close};
 use super::sequence::{Arrival, Sequence};
 use super::{Context, resolve, socket};
-use crate::kernel::sockets::{self, BATCH, Inbox};
+use crate::kernel::neighbours::{self, Unresolved};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::sockets::{self, BATCH, Inbox, READ};
 
 /// Bytes of the largest datagram.
 const LARGEST: usize = 65_535;
-/// How often it is looked for peers that fell silent.
-const TICK: Duration = Duration::from_millis(500);
+/// How often it is looked for peers that fell silent, at most and at least.
+const TICKS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 /// A client that has been silent for so many times the time after which it is stale is forgotten.
 const FORGET: u32 = 30;
 /// After an address had no place, datagrams from it are counted only, for this long.
@@ -36,6 +39,8 @@ struct Peer {
     pump: Rc<Pump>,
     sequence: Sequence,
     sender: AbortHandle,
+    /// Frames that were sent to it until its host was last not known to be silent.
+    sent: u64,
 }
 
 struct Datagrams<'a> {
@@ -47,6 +52,8 @@ struct Datagrams<'a> {
     /// Until when those who had no place are not looked at.
     paused: HashMap<SocketAddr, Instant>,
     hasher: RandomState,
+    /// The hosts that did not answer at the last look.
+    unresolved: Vec<Unresolved>,
 }
 
 /// Runs a tunnel until something is wrong with it.
@@ -73,6 +80,7 @@ pub(super) async fn run(context: &Context) -> crate::Result<()> {
         senders: JoinSet::new(),
         paused: HashMap::new(),
         hasher: RandomState::default(),
+        unresolved: Vec::new(),
     };
     if let Some(peer) = peer {
         context.board.lock().enter(0, peer);
@@ -89,12 +97,14 @@ pub(super) async fn run(context: &Context) -> crate::Result<()> {
 impl Datagrams<'_> {
     async fn serve(&mut self) -> io::Result<()> {
         let mut inbox = Inbox::new(LARGEST);
-        let mut tick = tokio::time::interval(TICK);
+        let [least, most] = TICKS;
+        let age = self.context.tunnel.max_age();
+        let mut tick = tokio::time::interval((age / 2).clamp(least, most));
         let mut missed = 0;
         let socket = Rc::clone(&self.socket);
         loop {
             tokio::select! {
-                received = socket.async_io(Interest::READABLE, |s| inbox.receive(s.as_fd())) => {
+                received = socket.async_io(READ, |s| inbox.receive(s.as_fd())) => {
                     received?;
                     let overflow = inbox.overflow().unwrap_or(missed);
                     self.context.board.lock().overrun += u64::from(overflow.wrapping_sub(missed));
@@ -106,7 +116,10 @@ impl Datagrams<'_> {
                     let Ok((address, error)) = ended else { continue };
                     self.ended(address, &error).await?;
                 }
-                _ = tick.tick() => self.age().await,
+                _ = tick.tick() => {
+                    self.age().await;
+                    self.forget_waiting().await;
+                }
             }
         }
     }
@@ -196,20 +209,25 @@ impl Datagrams<'_> {
                     self.forget(holder).await;
                 }
                 self.context.board.lock().enter(number, from);
-                self.connect(from, number).await
+                self.connect(from, number)
+                    .await
+                    .map_err(|e| Some((number, e)))
             }
-            None => Err(crate::Error::Unsupported {
-                what: format!("a place for {from}: {most} clients are there"),
-                remedy: "give the tunnel a larger `max_clients`".into(),
-            }),
+            None => Err(None),
         };
-        let Err(e) = result else { return true };
         let mut board = self.context.board.lock();
-        board.turned_away += 1;
-        board.error = Some(e.to_string());
-        if let Some(number) = place {
-            board.peers.remove(&number);
+        match result {
+            Ok(()) => {
+                board.error = None;
+                return true;
+            }
+            Err(None) => {}
+            Err(Some((number, e))) => {
+                board.error = Some(e.to_string());
+                board.peers.remove(&number);
+            }
         }
+        board.turned_away += 1;
         drop(board);
         // Bounded by the tick, which forgets them.
         self.paused.insert(from, Instant::now() + PAUSE);
@@ -247,6 +265,7 @@ impl Datagrams<'_> {
                 pump,
                 sequence,
                 sender,
+                sent: 0,
             },
         );
         Ok(())
@@ -275,6 +294,68 @@ impl Datagrams<'_> {
             peer.sender.abort();
             close(&self.context.ports, peer.pump.number).await;
         }
+    }
+
+    /// Packets for a host that does not answer wait in the kernel for some seconds, and leave when it is back. What has waited for half of the age that frames may have
+    /// is taken away from there; by then nothing that is older has.
+    async fn forget_waiting(&mut self) {
+        let Context { tunnel, board, .. } = self.context;
+        let is_silent = |peer: &Peer| {
+            let board = board.lock();
+            let heard = board
+                .peers
+                .get(&peer.pump.number)
+                .and_then(|peer| peer.heard);
+            heard.is_none_or(|heard| heard.elapsed() > tunnel.max_age() / 2)
+        };
+        let silent = self.peers.iter().filter(|(_, peer)| is_silent(peer));
+        let silent: Vec<IpAddr> = silent
+            .map(|(address, _)| address.ip().to_canonical())
+            .collect();
+        let before = std::mem::take(&mut self.unresolved);
+        if silent.is_empty() {
+            return;
+        }
+        let looked = spawn_blocking(move || {
+            let netlink = Netlink::open()?;
+            let found = neighbours::unresolved(&netlink)?;
+            let mut hosts: Vec<(IpAddr, Unresolved)> = Vec::new();
+            for peer in silent {
+                let hop = neighbours::next_hop(&netlink, peer).ok();
+                let host = found.iter().find(|host| Some(host.address) == hop);
+                hosts.extend(host.map(|host| (peer, host.clone())));
+            }
+            let (waited, new): (Vec<_>, Vec<_>) = hosts
+                .into_iter()
+                .partition(|(_, host)| before.contains(host));
+            for (_, host) in &waited {
+                // It may be another's, too, and gone with that.
+                let _ = neighbours::forget(&netlink, host);
+            }
+            Ok::<_, crate::Error>((new, waited))
+        });
+        let (new, waited) = match looked.await.map_err(|e| e.to_string()) {
+            Ok(Ok(found)) => found,
+            Ok(Err(e)) => return debug!("{e}"),
+            Err(e) => return debug!("{e}"),
+        };
+        for (address, peer) in &mut self.peers {
+            let address = address.ip().to_canonical();
+            let is_its =
+                |hosts: &[(IpAddr, Unresolved)]| hosts.iter().any(|(of, _)| *of == address);
+            if is_its(&new) {
+                continue;
+            }
+            let before = peer.sent;
+            board.change(peer.pump.number, |report| {
+                peer.sent = report.counters.sent;
+                if is_its(&waited) {
+                    report.counters.unanswered += peer.sent.saturating_sub(before);
+                    report.error = Some("the next host on the way to it does not answer".into());
+                }
+            });
+        }
+        self.unresolved = new.into_iter().map(|(_, host)| host).collect();
     }
 
     async fn age(&mut self) {
@@ -324,7 +405,7 @@ async fn send_all(
         tokio::select! {
             () = pump.due() => {
                 let mut outgoing = pump.outgoing.borrow_mut();
-                outgoing.datagrams(|datagram, frames| datagrams.push((datagram, frames)));
+                outgoing.datagrams(Instant::now(), |datagram, frames| datagrams.push((datagram, frames)));
             }
             () = quiet => datagrams.push((pump.outgoing.borrow_mut().heartbeat(), 0)),
         }

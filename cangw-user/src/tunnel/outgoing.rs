@@ -68,23 +68,32 @@ impl Outgoing {
                 dropped.no_room = 1;
             }
         }
-        let own = self.packing.flush_ids.get(&frame.plain_id());
-        let wait = own.map_or(self.packing.flush, |own| self.packing.flush.min(*own));
         self.bytes += frame.encoded_len();
-        let due = if self.bytes >= self.packing.payload {
-            now
-        } else {
-            now + wait
-        };
+        let due = now + self.wait(&frame);
         self.due = Some(self.due.map_or(due, |before| before.min(due)));
         self.frames.push_back((frame, now));
         dropped
     }
 
+    /// How long a frame may wait for others.
+    fn wait(&self, frame: &Frame) -> Duration {
+        let own = self.packing.flush_ids.get(&frame.plain_id());
+        own.map_or(self.packing.flush, |own| self.packing.flush.min(*own))
+    }
+
+    /// Whether there are frames for a whole datagram.
+    fn is_full(&self) -> bool {
+        self.bytes >= self.packing.payload
+    }
+
     /// When the frames are to be sent; `None` when there are none.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.due
+        match self.frames.front() {
+            // At once.
+            Some((_, since)) if self.is_full() => Some(*since),
+            _ => self.due,
+        }
     }
 
     /// Whether none waits.
@@ -109,32 +118,44 @@ impl Outgoing {
         gone
     }
 
-    /// All frames that wait, as datagrams, each with the number of its frames.
-    pub fn datagrams(&mut self, mut each: impl FnMut(Vec<u8>, u16)) {
-        self.due = None;
-        self.bytes = HEAD;
-        let mut frames: Vec<Frame> = self.frames.drain(..).map(|(frame, _)| frame).collect();
+    /// What is to be sent now, as datagrams, each with the number of its frames. As long as none has waited for its time, only whole datagrams.
+    pub fn datagrams(&mut self, now: Instant, mut each: impl FnMut(Vec<u8>, u16)) {
+        let all = self.due.is_some_and(|due| due <= now);
+        let frames = self.frames.make_contiguous();
         if self.packing.sort {
-            frames.sort_by_key(Frame::plain_id);
+            frames.sort_by_key(|(frame, _)| frame.plain_id());
         }
-        let mut rest = &frames[..];
-        while !rest.is_empty() {
+        let mut sent = 0;
+        while sent < frames.len() {
             let mut datagram = Vec::with_capacity(self.packing.payload);
             codec::begin(&mut datagram);
             let mut count = 0;
-            for frame in rest {
-                let is_full = datagram.len() + frame.encoded_len() > self.packing.payload;
-                if count > 0 && (is_full || count == usize::from(u16::MAX)) {
+            let mut is_full = false;
+            for (frame, _) in &frames[sent..] {
+                is_full = datagram.len() + frame.encoded_len() > self.packing.payload
+                    || count == u16::MAX;
+                if is_full && count > 0 {
                     break;
                 }
                 frame.encode(&mut datagram);
                 count += 1;
             }
-            codec::finish(&mut datagram, self.sequence, count as u16);
+            if !all && !is_full && datagram.len() < self.packing.payload {
+                break;
+            }
+            codec::finish(&mut datagram, self.sequence, count);
             self.sequence = self.sequence.wrapping_add(1);
-            rest = &rest[count..];
-            each(datagram, count as u16);
+            sent += usize::from(count);
+            each(datagram, count);
         }
+        self.frames.drain(..sent);
+        let rest = self.frames.iter();
+        self.bytes = HEAD
+            + rest
+                .clone()
+                .map(|(frame, _)| frame.encoded_len())
+                .sum::<usize>();
+        self.due = rest.map(|(frame, since)| *since + self.wait(frame)).min();
     }
 
     /// A datagram without frames, which says that this end is there.
@@ -162,5 +183,98 @@ impl Outgoing {
             self.due
         };
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::codec::decode_datagram;
+
+    fn frame(id: u32, length: u8) -> Frame {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&id.to_ne_bytes());
+        bytes[4] = length;
+        Frame::from_socket(&bytes).expect("a frame")
+    }
+
+    fn outgoing(flush_ids: &[(u32, u64)], sort: bool) -> Outgoing {
+        let millis = |(id, ms): &(u32, u64)| (*id, Duration::from_millis(*ms));
+        Outgoing::new(Packing {
+            payload: 1472,
+            flush: Duration::from_millis(100),
+            flush_ids: flush_ids.iter().map(millis).collect(),
+            sort,
+            max_age: Duration::from_secs(1),
+        })
+    }
+
+    /// The identifiers in each datagram.
+    fn take(outgoing: &mut Outgoing, now: Instant) -> Vec<(u8, Vec<u32>)> {
+        let mut all = Vec::new();
+        outgoing.datagrams(now, |datagram, count| {
+            let mut frames = Vec::new();
+            let number = decode_datagram(&datagram, &mut frames).expect("a datagram");
+            assert_eq!(frames.len(), usize::from(count));
+            assert!(datagram.len() <= 1472);
+            all.push((number, frames.iter().map(Frame::id).collect()));
+        });
+        all
+    }
+
+    #[test]
+    fn frames_wait_for_others_until_one_may_not() {
+        let (mut outgoing, begin) = (outgoing(&[(7, 5), (8, 500)], false), Instant::now());
+        let after = |ms| begin + Duration::from_millis(ms);
+        assert_eq!(outgoing.due(), None);
+        outgoing.push(frame(1, 8), after(0));
+        assert_eq!(outgoing.due(), Some(after(100)));
+        outgoing.push(frame(8, 8), after(10));
+        assert_eq!(
+            outgoing.due(),
+            Some(after(100)),
+            "no longer than all others"
+        );
+        outgoing.push(frame(7, 8), after(20));
+        assert_eq!(outgoing.due(), Some(after(25)));
+        assert_eq!(take(&mut outgoing, after(24)), []);
+        assert_eq!(take(&mut outgoing, after(25)), [(0, vec![1, 8, 7])]);
+        assert_eq!((outgoing.due(), outgoing.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn whole_datagrams_leave_at_once_and_the_rest_waits() {
+        let (mut outgoing, now) = (outgoing(&[], true), Instant::now());
+        for n in 0..130 {
+            outgoing.push(frame(1000 - n, 8), now);
+        }
+        assert_eq!(outgoing.due(), Some(now));
+        let datagrams = take(&mut outgoing, now);
+        assert_eq!(datagrams.len(), 1);
+        assert_eq!(
+            datagrams[0],
+            (0, (871..=982).collect::<Vec<u32>>()),
+            "112, sorted"
+        );
+        assert_eq!(outgoing.due(), Some(now + Duration::from_millis(100)));
+        let rest = take(&mut outgoing, now + Duration::from_millis(100));
+        assert_eq!(rest, [(1, (983..=1000).collect::<Vec<u32>>())]);
+    }
+
+    #[test]
+    fn what_is_too_old_or_finds_no_room_is_counted() {
+        let (mut outgoing, begin) = (outgoing(&[], false), Instant::now());
+        for n in 0..=LONGEST_QUEUE {
+            let dropped = outgoing.push(frame(1, 0), begin);
+            assert_eq!(dropped.no_room, u64::from(n == LONGEST_QUEUE));
+        }
+        let late = begin + Duration::from_secs(2);
+        assert_eq!(outgoing.push(frame(2, 0), late).too_old, 1);
+        assert_eq!(outgoing.expire(late), LONGEST_QUEUE as u64 - 1);
+        assert_eq!(outgoing.expire(late), 0);
+        assert_eq!(
+            take(&mut outgoing, late + Duration::from_secs(1)),
+            [(0, vec![2])]
+        );
     }
 }

@@ -15,7 +15,7 @@ use crate::containers::fabric::{self, Bus, Fabric, Far, Kernel};
 use crate::containers::options::PortOptions;
 use crate::error::{Error, Result};
 use crate::kernel::netns::NetNs;
-use crate::kernel::sockets::{self, BATCH, Inbox};
+use crate::kernel::sockets::{self, BATCH, Inbox, READ};
 use crate::topology::host::buses_path;
 
 /// Bytes of frames and what the kernel keeps beside them that wait to be read: some thousand frames.
@@ -151,7 +151,7 @@ impl Port {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             other => other,
         };
-        self.socket.async_io(Interest::READABLE, receive).await
+        self.socket.async_io(READ, receive).await
     }
 
     /// Gives frames to the bus.

@@ -23,6 +23,14 @@ const UNSENT: u32 = 16 << 10;
 const DEFAULT_PRINFO: i32 = 114;
 /// Milliseconds between attempts to send something again, at first, at most and at least. The kernel's 60 seconds at most would make an outage longer.
 const SCTP_RTO: [u32; 3] = [500, 1000, 200];
+/// How often something is sent again before the connection ends: a few seconds with these times.
+const SCTP_ATTEMPTS: u16 = 4;
+/// Milliseconds between questions whether the other end is there.
+const SCTP_HEARTBEAT: u32 = 1000;
+/// `SPP_HB_ENABLE` (linux/sctp.h)
+const SPP_HB_ENABLE: u32 = 1;
+/// Where `tcpi_bytes_acked` is in `struct tcp_info` (linux/tcp.h).
+const BYTES_ACKED: std::ops::Range<usize> = 120..128;
 
 fn open(transport: Transport, family: &SocketAddr) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
@@ -116,5 +124,39 @@ fn prepare_sctp(socket: &Socket, max_age: Duration) -> io::Result<()> {
         socket.as_fd(),
         (libc::IPPROTO_SCTP, DEFAULT_PRINFO),
         [0, age, policy],
-    )
+    )?;
+    // struct sctp_assocparams: association, attempts (two bytes), and what stays as it is.
+    let [low, high] = SCTP_ATTEMPTS.to_ne_bytes();
+    let attempts = u32::from_ne_bytes([low, high, 0, 0]);
+    let level = libc::IPPROTO_SCTP;
+    sockets::set_option(
+        socket.as_fd(),
+        (level, libc::SCTP_ASSOCINFO),
+        [0, attempts, 0, 0, 0],
+    )?;
+    // struct sctp_paddrparams, packed: association, address, heartbeat, attempts, MTU, delay, flags, ...
+    let mut bytes = [0; 156];
+    bytes[132..136].copy_from_slice(&SCTP_HEARTBEAT.to_ne_bytes());
+    bytes[136..138].copy_from_slice(&SCTP_ATTEMPTS.to_ne_bytes());
+    bytes[146..150].copy_from_slice(&SPP_HB_ENABLE.to_ne_bytes());
+    let mut words = [0; 39];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u32::from_ne_bytes(*bytes);
+    }
+    sockets::set_option(socket.as_fd(), (level, libc::SCTP_PEER_ADDR_PARAMS), words)
+}
+
+/// Bytes of a TCP connection that the other end has confirmed, also when it has ended; `None` of other sockets.
+pub(super) fn confirmed(socket: &Socket) -> Option<u64> {
+    let info = sockets::option::<256>(socket.as_fd(), (libc::IPPROTO_TCP, libc::TCP_INFO));
+    let bytes = info.ok()?[BYTES_ACKED].try_into().ok()?;
+    Some(u64::from_ne_bytes(bytes))
+}
+
+/// Messages of an SCTP connection that the other end has not confirmed; `None` when the kernel does not tell, because it has ended.
+pub(super) fn unconfirmed(socket: &Socket) -> Option<usize> {
+    let status = sockets::option::<256>(socket.as_fd(), (libc::IPPROTO_SCTP, libc::SCTP_STATUS));
+    // struct sctp_status: association, state, window, and then this.
+    let bytes = status.ok()?[12..14].try_into().ok()?;
+    Some(usize::from(u16::from_ne_bytes(bytes)))
 }
