@@ -16,7 +16,7 @@ pub(super) enum What {
     /// Take a topology down, and keep it no more.
     Down(Down),
     /// Make a tunnel, and keep it from then on.
-    AddTunnel(TunnelAdd),
+    AddTunnel(Box<TunnelAdd>),
     /// End a tunnel, and keep it no more.
     RemoveTunnel(TunnelRemove),
 }

@@ -151,7 +151,7 @@ impl<'a> Session<'a> {
             Up::ID => alone(&order(&self.control.orders, What::Up(request.call()?)).await?),
             Down::ID => alone(&order(&self.control.orders, What::Down(request.call()?)).await?),
             TunnelAdd::ID => {
-                let what = What::AddTunnel(request.call()?);
+                let what = What::AddTunnel(Box::new(request.call()?));
                 alone(&order(&self.control.orders, what).await?)
             }
             TunnelRemove::ID => {

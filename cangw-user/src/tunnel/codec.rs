@@ -244,6 +244,12 @@ impl Stream {
         self.is_greeted
     }
 
+    /// Bytes that wait for the rest of their frame.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Takes the next bytes, however they are cut, and appends the frames that are whole.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub enum Outcome {
     Passed {
         /// Inputs that were run.
         inputs: u64,
+        /// Bytes that they had together.
+        bytes: u64,
         /// Outcomes that differ.
         outcomes: usize,
     },
@@ -77,9 +79,10 @@ pub fn run(target: &Target, time: Duration, seed: u64, folder: &Path) -> Outcome
     let mut random = Rng::with_seed(seed);
     let mut corpus: Vec<Vec<u8>> = (target.seeds)();
     let mut seen = HashSet::new();
-    let mut inputs = 0;
+    let (mut inputs, mut bytes) = (0, 0);
     for input in corpus.clone() {
         inputs += 1;
+        bytes += input.len() as u64;
         match run_one(target, &input) {
             Ok(outcome) => drop(seen.insert(outcome)),
             Err(message) => return failed(target, &input, &message, folder),
@@ -92,6 +95,7 @@ pub fn run(target: &Target, time: Duration, seed: u64, folder: &Path) -> Outcome
         mutate(&mut input, &other, target.words, &mut random);
         input.truncate(LONGEST);
         inputs += 1;
+        bytes += input.len() as u64;
         match run_one(target, &input) {
             Ok(outcome) => {
                 if seen.insert(outcome) && corpus.len() < CORPUS {
@@ -103,6 +107,7 @@ pub fn run(target: &Target, time: Duration, seed: u64, folder: &Path) -> Outcome
     }
     Outcome::Passed {
         inputs,
+        bytes,
         outcomes: seen.len(),
     }
 }
@@ -116,6 +121,7 @@ pub fn replay(target: &Target, file: &Path) -> Outcome {
     match run_one(target, &input) {
         Ok(_) => Outcome::Passed {
             inputs: 1,
+            bytes: input.len() as u64,
             outcomes: 1,
         },
         Err(message) => Outcome::Failed(format!("{message}\nwith {}", shown(&input))),

@@ -73,8 +73,12 @@ fn main() -> ExitCode {
             ),
         };
         match outcome {
-            Outcome::Passed { inputs, outcomes } => {
-                println!("{inputs} inputs with {outcomes} outcomes");
+            Outcome::Passed {
+                inputs,
+                bytes,
+                outcomes,
+            } => {
+                println!("{inputs} inputs, {bytes} bytes, with {outcomes} outcomes");
                 println!("test fuzz::{} ... ok", target.name);
             }
             Outcome::Failed(message) => {

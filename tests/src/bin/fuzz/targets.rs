@@ -6,6 +6,7 @@ mod containers;
 mod dbc;
 mod text;
 mod topology;
+mod tunnel;
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Target> {
         .chain(topology::targets())
         .chain(api::targets())
         .chain(containers::targets())
+        .chain(tunnel::targets())
         .collect()
 }
 
