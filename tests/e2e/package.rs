@@ -233,6 +233,7 @@ fn it_is_installed_boots_and_goes_without_a_trace() {
         if boot == 1 {
             privileges(&system);
             containers(&system);
+            tunnels(&system);
             killed(&system);
             // An upgrade beside the running daemon.
             system.must(&format!("dpkg --no-triggers -i /{NAME}"));
@@ -331,6 +332,17 @@ fn containers(system: &System) {
     );
     let info = system.must("/usr/libexec/netavark/cangw info");
     assert!(info.contains("\"api_version\":\"1.0.0\""), "{info}");
+}
+
+/// Tunnels may listen.
+fn tunnels(system: &System) {
+    system
+        .must("cangw tunnel add lab --bus body --listen udp://127.0.0.1:20009 --client 127.0.0.1");
+    let datagram = r"\x02\x00\x00\x00\x01\x00\x00\x01\x23\x01\x07";
+    system.until(&format!(
+        "bash -c \"printf '{datagram}' > /dev/udp/127.0.0.1/20009\"; cangw tunnel list | grep -q 'connected, sent 0, received [1-9]'"
+    ));
+    system.must("cangw tunnel remove lab");
 }
 
 /// When it is killed, systemd starts it again, and nothing happens to the topology.

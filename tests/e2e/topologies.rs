@@ -24,6 +24,7 @@ use crate::flood::{beside, flood_through};
 pub const TWO_BUSES: &str = include_str!("../../examples/two-buses.toml");
 const TEST_BENCH: &str = include_str!("../../examples/test-bench.toml");
 const DIAGNOSTICS: &str = include_str!("../../examples/diagnostics.toml");
+const TUNNELS: &str = include_str!("../../examples/tunnels.toml");
 /// More ports than the smallest map has room for, and more than a tc filter has actions.
 const MANY: usize = 31;
 /// How long a frame may take that should not come.
@@ -105,7 +106,7 @@ pub fn traces(gateway: &Namespace) -> (Vec<String>, String, bool) {
 fn the_examples_come_up_and_go_down() {
     let gateway = Namespace::new("topology");
     let before = traces(&gateway);
-    for text in [TWO_BUSES, TEST_BENCH, DIAGNOSTICS] {
+    for text in [TWO_BUSES, TEST_BENCH, DIAGNOSTICS, TUNNELS] {
         let up = Up::new(&gateway, text);
         let name = up.topology.name.clone();
         assert_eq!(call(&gateway, "diff", text).stdout, "");

@@ -339,6 +339,12 @@ fn what_passes_is_limited_by_the_bus() {
     site.daemon.take().expect("a daemon").stop();
     site.start();
     passes(&site);
+    let counters = site.tunnel("lab")["peers"][0]["counters"].clone();
+    assert_eq!(
+        (&counters["denied"], &counters["filtered"]),
+        (&2.into(), &1.into()),
+        "{counters}"
+    );
     let list = site.cangw("tunnel list").stdout;
     assert!(
         list.starts_with("tunnel lab: udp://127.0.0.1:20001, bus car.body\n"),

@@ -160,7 +160,8 @@ impl<'a> Session<'a> {
             }
             TunnelList::ID => {
                 let TunnelList {} = request.call()?;
-                alone(&self.control.shared.tunnels.reports())
+                let shared = Arc::clone(&self.control.shared);
+                alone(&self.work(move || Ok(shared.tunnels.reports())).await?)
             }
             Status::ID => {
                 let (status, shared) =

@@ -84,6 +84,14 @@ counters! {
     overrun,
     /// Frames that the bus refused.
     refused,
+    /// Received frames with an identifier that `allow` does not name.
+    denied,
+    /// Received frames over `rate`.
+    over_rate,
+    /// Frames of the bus with an identifier that `filter` does not name.
+    filtered,
+    /// Frames of the bus that are too large for the protocol (CAN XL).
+    too_large,
 }
 
 /// A peer.

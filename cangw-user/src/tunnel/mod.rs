@@ -52,6 +52,7 @@ pub struct Running {
     name: String,
     tunnel: Arc<Tunnel>,
     board: Arc<Board>,
+    ports: Arc<dyn Ports>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,7 +67,7 @@ impl Running {
         let board = Arc::new(Board::default());
         let context = Context {
             tunnel: Arc::clone(&tunnel),
-            ports,
+            ports: Arc::clone(&ports),
             board: Arc::clone(&board),
         };
         let failed = |e| Error::io(format!("start the tunnel {name}"), e);
@@ -95,6 +96,7 @@ impl Running {
             name: name.to_owned(),
             tunnel,
             board,
+            ports,
             stop: Some(stop),
             thread: Some(thread.spawn(work).map_err(failed)?),
         })
@@ -109,13 +111,25 @@ impl Running {
     /// Its state, on a bus of a topology.
     #[must_use]
     pub fn report(&self, topology: &str) -> TunnelReport {
+        // A bus that is gone keeps nothing back.
+        let kept = self.ports.kept_back().unwrap_or_default();
         let board = self.board.lock();
+        let mut peers = board.reports();
+        for peer in &mut peers {
+            if let Some(port) = kept.get(&peer.number) {
+                let counters = &mut peer.counters;
+                counters.denied = port.denied;
+                counters.over_rate = port.over_rate;
+                counters.filtered = port.filtered;
+                counters.too_large = port.too_large;
+            }
+        }
         TunnelReport {
             topology: topology.to_owned(),
             name: self.name.clone(),
             bus: self.tunnel.bus.clone(),
             endpoint: self.tunnel.endpoint(),
-            peers: board.reports(),
+            peers,
             strangers: board.strangers,
             turned_away: board.turned_away,
             overrun: board.overrun,

@@ -1,9 +1,11 @@
 //! Ports of a bus: for each peer one, with a raw CAN socket at its far end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
+use cangw_common::abi::HubPort;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 use socketcan::{CanFdSocket, Socket as _, SocketOptions as _};
@@ -38,6 +40,12 @@ pub trait Ports: Send + Sync {
     /// # Errors
     /// When the kernel refuses.
     fn close(&self, number: u32) -> Result<()>;
+
+    /// What the bus keeps back at the ports, by their numbers; those that keep nothing back need not be there.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    fn kept_back(&self) -> Result<BTreeMap<u32, HubPort>>;
 
     /// Takes all ports of the tunnel off the bus.
     ///
@@ -103,6 +111,16 @@ impl Ports for KernelPorts {
     fn close(&self, number: u32) -> Result<()> {
         let name = format!("{}{ON_BUS}{number}", self.tunnel);
         Kernel.remove_port(&self.bus(), &name)
+    }
+
+    fn kept_back(&self) -> Result<BTreeMap<u32, HubPort>> {
+        let states = Kernel.ports(&self.bus())?.into_iter();
+        let own = states.filter_map(|state| {
+            let (tunnel, number) = state.name.rsplit_once(ON_BUS)?;
+            let is_own = tunnel == self.tunnel;
+            is_own.then_some((number.parse().ok()?, state.limits?))
+        });
+        Ok(own.collect())
     }
 
     fn sweep(&self) -> Result<()> {

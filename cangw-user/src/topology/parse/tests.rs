@@ -324,10 +324,15 @@ fn the_schema_has_all_keys() {
     let schema: serde_json::Value = serde_json::from_str(text).unwrap();
     let bus = "/properties/bus/additionalProperties";
     let ecu = "/properties/ecu/additionalProperties";
+    let tunnel = "/properties/tunnel/additionalProperties";
     for (place, file) in [
         ("", "zzz = 1\nversion = 1".to_owned()),
         (bus, "version = 1\nname = 'a'\n[bus.a]\nzzz = 1".to_owned()),
         (ecu, "version = 1\nname = 'a'\n[ecu.a]\nzzz = 1".to_owned()),
+        (
+            tunnel,
+            "version = 1\nname = 'a'\n[tunnel.a]\nzzz = 1".to_owned(),
+        ),
         (
             "/properties/route/items",
             "version = 1\nname = 'a'\n[[route]]\nzzz = 1".to_owned(),
@@ -371,4 +376,43 @@ fn containers_share_a_device() {
     let named = shared.replace("can0", "obd2") + "[bus.obd2]\n";
     let error = Topology::parse("f", &named).unwrap_err().to_string();
     assert!(error.contains("obd2"), "{error}");
+}
+
+/// A tunnel gives a device a virtual bus, as an ECU does; what is wrong with it has its line.
+#[test]
+fn tunnels_are_on_buses() {
+    let text = "version = 1\nname = \"car\"\n[bus.obd]\ndevice = \"can0\"\n";
+    let tunnel = "[tunnel.lab]\nbus = \"obd\"\nconnect = \"udp://h\"\n";
+    let alone = Topology::parse("f", text).unwrap();
+    assert!(alone.shape().buses.is_empty());
+    let topology = Topology::parse("f", &format!("{text}{tunnel}")).unwrap();
+    assert!(topology.shape().buses.contains_key("obd"));
+    assert_eq!(topology.tunnels["lab"].endpoint(), "udp://h:20000");
+    for (change, with, error) in [
+        (
+            "\"obd\"\nc",
+            "\"odb\"\nc",
+            "line 6: tunnel.lab.bus: there is no bus \"odb\"; did you mean \"obd\"?",
+        ),
+        ("udp://h", "udp:/h", "line 7: tunnel.lab.connect: "),
+        (
+            "connect = \"udp://h\"",
+            "sort = true",
+            "line 5: tunnel.lab: a tunnel needs `listen = ",
+        ),
+        (
+            "[tunnel.lab]",
+            "[tunnel.laboratories]",
+            "line 5: tunnel.laboratories: ",
+        ),
+        (
+            "udp://h\"",
+            "udp://h\"\nflush = \"1\"",
+            "line 8: tunnel.lab.flush: ",
+        ),
+    ] {
+        let wrong = format!("{text}{tunnel}").replace(change, with);
+        let found = Topology::parse("f", &wrong).unwrap_err().to_string();
+        assert!(found.contains(error), "{found}");
+    }
 }

@@ -61,6 +61,7 @@ pub(super) fn targets() -> Vec<Target> {
                 include_str!("../../../../../examples/two-buses.toml"),
                 include_str!("../../../../../examples/test-bench.toml"),
                 include_str!("../../../../../examples/diagnostics.toml"),
+                include_str!("../../../../../examples/tunnels.toml"),
             ];
             examples.map(|text| text.as_bytes().to_vec()).to_vec()
         },
