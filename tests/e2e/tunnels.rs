@@ -486,6 +486,11 @@ fn tcp_over_a_cable_that_is_pulled() {
 }
 
 #[test]
+fn web_sockets_over_a_cable_that_is_pulled() {
+    over_a_cable("ws");
+}
+
+#[test]
 fn sctp_over_a_cable_that_is_pulled() {
     module::load("sctp", &[]);
     over_a_cable("sctp");

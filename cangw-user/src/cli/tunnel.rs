@@ -1,12 +1,14 @@
 //! `cangw tunnel`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::output;
 use crate::api::client::Door;
 use crate::api::refused;
 use crate::api::service::{TunnelAdd, TunnelList, TunnelRemove};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::IdRange;
 use crate::limits::Rate;
 use crate::tunnel::board::TunnelReport;
@@ -46,7 +48,7 @@ pub struct TunnelArgs {
     /// Where clients come to, such as udp://0.0.0.0:20000; with --connect, where datagrams are sent from
     #[arg(long, value_name = "ENDPOINT", required_unless_present = "connect")]
     pub listen: Option<Endpoint>,
-    /// The peer to go to: udp://HOST:PORT, tcp://HOST:PORT or sctp://HOST:PORT
+    /// The peer to go to: udp, tcp or sctp://HOST:PORT, ws or wss://HOST/PATH
     #[arg(long, value_name = "ENDPOINT")]
     pub connect: Option<Endpoint>,
     /// Address or network of clients that may come
@@ -76,6 +78,18 @@ pub struct TunnelArgs {
     /// How often a datagram without frames says that this end is there
     #[arg(long, value_name = "TIME")]
     pub heartbeat: Option<Span>,
+    /// wss: file of this end's certificate (PEM); a server needs it
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// wss: file of the certificate's key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// wss: file of the authorities that vouch for the other end; with it, a server asks clients for certificates
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// ws, wss: a page of browsers that may come, such as https://bench.example
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Vec<String>,
     /// Identifiers that may come from the network, as in 123,200-2FF,18FEF100 [default: all]
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub allow: Vec<IdRange>,
@@ -102,7 +116,12 @@ pub(super) fn run(command: TunnelCommand) -> Result<()> {
     };
     match command {
         TunnelCommand::Add { name, tunnel } => {
-            let tunnel = table(*tunnel);
+            let mut tunnel = table(*tunnel);
+            // The daemon has another folder.
+            if tunnel.has_relative_files() {
+                let here = std::env::current_dir();
+                tunnel.at_folder(&here.map_err(|e| Error::io("find the current folder", e))?);
+            }
             let done = client.call(TunnelAdd { name, tunnel })?;
             done.notes.iter().for_each(|note| eprintln!("{note}"));
             Ok(())
@@ -132,6 +151,10 @@ fn table(args: TunnelArgs) -> TunnelTable {
         max_age: args.max_age,
         stale: args.stale,
         heartbeat: args.heartbeat,
+        certificate: args.certificate,
+        key: args.key,
+        ca: args.ca,
+        origins: args.origin,
         allow: args.allow,
         filter: args.filter,
         rate: args.rate,

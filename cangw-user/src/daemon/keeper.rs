@@ -307,6 +307,11 @@ impl Keeper {
             let colon = if key.is_empty() { "" } else { ": " };
             refused(format!("{key}{colon}{message}"))
         })?;
+        if tunnel.has_relative_files() {
+            return Err(refused(
+                "files of certificates are named by their whole paths, which begin with /",
+            ));
+        }
         let mut tunnel = tunnel.clone();
         tunnel.bus = Kernel.full_name(&tunnel.bus)?;
         let topology = tunnel.bus.split('.').next().unwrap_or_default();

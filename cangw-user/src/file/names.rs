@@ -45,6 +45,11 @@ impl Dbcs {
         }
     }
 
+    /// Where relative paths begin; `None` where no files may be read.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
     /// Reads one.
     pub fn get(&mut self, path: &Path) -> Result<&Dbc> {
         let Some(folder) = &self.folder else {

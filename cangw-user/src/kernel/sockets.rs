@@ -223,6 +223,21 @@ pub fn option<const N: usize>(
     }
 }
 
+/// Bytes of a stream that were written and that the other end has not confirmed (`SIOCOUTQ`).
+///
+/// # Errors
+/// The kernel's.
+pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes an integer there.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 {
+        Ok(u64::try_from(bytes).unwrap_or_default())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Lets the event loop of this thread say when a socket can be read or written.
 ///
 /// # Errors

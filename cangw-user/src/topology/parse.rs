@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cangw_common::frame::FrameType;
 use serde::Deserialize;
@@ -82,7 +82,7 @@ pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
         ));
     }
     let ecus = source.ecus(tables.ecu, &topology)?;
-    let tunnels = source.tunnels(&tables.tunnel, &topology)?;
+    let tunnels = source.tunnels(tables.tunnel, &topology, dbcs.folder())?;
     let topology = Topology {
         ecus,
         tunnels,
@@ -178,20 +178,28 @@ impl Source<'_> {
 
     fn tunnels(
         &self,
-        tables: &BTreeMap<String, TunnelTable>,
+        tables: BTreeMap<String, TunnelTable>,
         topology: &Topology,
+        folder: Option<&Path>,
     ) -> Result<BTreeMap<String, Tunnel>> {
-        let one = |(name, table): (&String, &TunnelTable)| {
-            let refuse = |key: &str, message| self.error(&["tunnel", name, key], message);
-            check_name(name).map_err(|message| refuse("", message))?;
+        let one = |(name, mut table): (String, TunnelTable)| {
+            let refuse = |key: &str, message| self.error(&["tunnel", &name, key], message);
+            check_name(&name).map_err(|message| refuse("", message))?;
+            if let Some(folder) = folder {
+                table.at_folder(folder);
+            } else if table.has_relative_files() {
+                let message =
+                    "files of certificates are named by their whole paths here, which begin with /";
+                return Err(refuse("", message.into()));
+            }
             if !topology.buses.contains_key(&table.bus) {
                 return Err(refuse("bus", no_bus(&table.bus, topology)));
             }
             let tunnel = table.check();
             let tunnel = tunnel.map_err(|(key, message)| refuse(key, message))?;
-            Ok((name.clone(), tunnel))
+            Ok((name, tunnel))
         };
-        tables.iter().map(one).collect()
+        tables.into_iter().map(one).collect()
     }
 
     /// A bus that is a device and a virtual bus beside it has two interfaces on the gateway, between which all frames pass.

@@ -52,6 +52,9 @@ pub enum Malformed {
     /// An error frame, or a remote frame of CAN FD, or an identifier of 11 bits above 7FF.
     #[error("a frame has the identifier {0:08X}")]
     Id(u32),
+    /// A WebSocket message that is text.
+    #[error("it is text")]
+    Text,
     /// A stream begins in another way.
     #[error("it does not begin with CANNELLONIv1")]
     Greeting,

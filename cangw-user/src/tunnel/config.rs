@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, Transport};
 use super::outgoing::Packing;
+use super::tls::Files;
+use super::web::Service;
 use crate::as_text::as_text;
 use crate::containers::options::PortOptions;
 use crate::ids::IdRange;
@@ -114,6 +117,18 @@ pub struct TunnelTable {
     /// How often a datagram without frames says that this end is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Span>,
+    /// `wss`: the file of this end's certificate (PEM). A server needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// `wss`: that of its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// `wss`: that of the authorities that vouch for the other end. A client trusts those of its host without it; a server asks clients for certificates with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// Pages of browsers that may come by `ws` and `wss`, such as `https://bench.example`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
     /// Identifiers that come from the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<IdRange>,
@@ -136,6 +151,8 @@ pub enum Role {
         clients: Vec<IpNet>,
         /// How many may be there at once.
         most: usize,
+        /// Of a WebSocket: its path, and pages of browsers that may come.
+        web: (String, Vec<String>),
     },
     /// One peer.
     Client {
@@ -164,6 +181,8 @@ pub struct Tunnel {
     pub heartbeat: Option<Duration>,
     /// What the ports keep back.
     pub limits: PortOptions,
+    /// Who is who by TLS.
+    pub(super) files: Files,
 }
 
 /// Checks the name of a tunnel.
@@ -187,10 +206,10 @@ impl Tunnel {
     #[must_use]
     pub fn packing(&self, to: IpAddr) -> Packing {
         let ip = if to.is_ipv4() { IPV4 } else { IPV6 };
-        let above = if self.transport == Transport::Sctp {
-            SCTP
-        } else {
-            UDP
+        let above = match self.transport {
+            Transport::Sctp => SCTP,
+            // As by UDP: a message is a datagram.
+            _ => UDP,
         };
         Packing {
             payload: usize::from(self.mtu) - ip - above,
@@ -208,9 +227,30 @@ impl Tunnel {
     #[must_use]
     pub fn endpoint(&self) -> String {
         match &self.role {
-            Role::Server { listen, .. } => format!("{}://{listen}", self.transport.name()),
+            Role::Server { listen, web, .. } => {
+                format!("{}://{listen}{}", self.transport.name(), web.0)
+            }
             Role::Client { connect, .. } => connect.to_string(),
         }
+    }
+
+    /// Whom a server serves by WebSocket; `None` of other tunnels.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub(super) fn service(&self) -> crate::Result<Option<Service>> {
+        let Role::Server { web, .. } = &self.role else {
+            return Ok(None);
+        };
+        if !self.transport.is_web() {
+            return Ok(None);
+        }
+        let is_safe = self.transport == Transport::Wss;
+        Ok(Some(Service {
+            path: web.0.clone(),
+            origins: web.1.clone(),
+            acceptor: is_safe.then(|| self.files.acceptor()).transpose()?,
+        }))
     }
 
     /// Whether an address may come.
@@ -240,6 +280,9 @@ impl TunnelTable {
             return Err(("mtu", format!("{mtu} is not from {least} to {most} bytes")));
         }
         let is_datagrams = transport != Transport::Tcp;
+        if !self.origins.is_empty() && (!transport.is_web() || self.connect.is_some()) {
+            return Err(("origins", "is for servers by ws and wss".into()));
+        }
         for (key, is_there) in [
             ("flush", self.flush.is_some()),
             ("flush_ids", !self.flush_ids.is_empty()),
@@ -247,10 +290,14 @@ impl TunnelTable {
             ("mtu", self.mtu.is_some()),
             ("heartbeat", self.heartbeat.is_some()),
         ] {
-            if is_there && !is_datagrams {
+            let fits = match key {
+                "mtu" | "flush" | "flush_ids" | "sort" => transport != Transport::Tcp,
+                _ => transport == Transport::Udp,
+            };
+            if is_there && !fits {
                 return Err((
                     key,
-                    "is for datagrams (udp, sctp); a stream sends each frame at once".into(),
+                    "is for datagrams; a stream sends each frame at once, and has its own ways to ask".into(),
                 ));
             }
         }
@@ -298,7 +345,59 @@ impl TunnelTable {
                 filter: self.filter.clone(),
                 rate: self.rate,
             },
+            files: self.files(transport, self.connect.is_none())?,
         })
+    }
+
+    fn files(&self, transport: Transport, is_server: bool) -> Result<Files, Wrong> {
+        for (key, is_there) in [
+            ("certificate", self.certificate.is_some()),
+            ("key", self.key.is_some()),
+            ("ca", self.ca.is_some()),
+        ] {
+            if is_there && transport != Transport::Wss {
+                return Err((key, "is for wss".into()));
+            }
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            let key = if self.key.is_some() {
+                "certificate"
+            } else {
+                "key"
+            };
+            return Err((
+                key,
+                "a certificate needs its key, and a key its certificate".into(),
+            ));
+        }
+        if is_server && transport == Transport::Wss && self.certificate.is_none() {
+            return Err((
+                "certificate",
+                "a server by wss needs `certificate` and `key`, files in PEM".into(),
+            ));
+        }
+        Ok(Files {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            ca: self.ca.clone(),
+        })
+    }
+
+    /// Paths of files that do not begin at the root begin at a folder.
+    pub fn at_folder(&mut self, folder: &Path) {
+        let files = [&mut self.certificate, &mut self.key, &mut self.ca];
+        for path in files.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// Whether it names files, by paths that begin at a folder that is not known.
+    #[must_use]
+    pub fn has_relative_files(&self) -> bool {
+        let mut files = [&self.certificate, &self.key, &self.ca]
+            .into_iter()
+            .flatten();
+        files.any(|path| path.is_relative())
     }
 
     fn role(&self) -> Result<(Transport, Role), Wrong> {
@@ -370,12 +469,15 @@ impl TunnelTable {
             ));
         }
         let most = usize::from(most);
+        let path = self.listen.as_ref().map(|listen| listen.path.clone());
+        let web = (path.unwrap_or_default(), self.origins.clone());
         Ok((
             transport,
             Role::Server {
                 listen,
                 clients,
                 most,
+                web,
             },
         ))
     }

@@ -1,24 +1,22 @@
-//! TCP and SCTP: connections that are dialed or accepted, each with a peer.
+//! TCP, SCTP and WebSocket: connections that are dialed or accepted, each with a peer.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::backoff::Backoff;
 use super::board::PeerState;
-use super::codec::{Frame, GREETING, Malformed, Stream, decode_datagram};
+use super::codec::Frame;
 use super::config::Role;
-use super::endpoint::{Endpoint, Transport};
-use super::outgoing::Outgoing;
+use super::endpoint::Endpoint;
+use super::link::{CHUNK, KernelLink, Link, Messages, Unconfirmed};
 use super::pump::{Pump, close};
+use super::web::{self, Service};
 use super::{Context, resolve, socket};
 use crate::kernel::sockets::{self, READ};
 
@@ -26,10 +24,6 @@ use crate::kernel::sockets::{self, READ};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is looked whether what was written is confirmed, at most and at least.
 const WATCH: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
-/// Bytes that are read at once, and the longest message.
-const CHUNK: usize = 65_535;
-/// Bytes of a stream that are put together to be written.
-const WRITTEN: usize = 16 << 10;
 
 /// Runs a tunnel until something is wrong with it.
 pub(super) async fn run(context: &Context) -> crate::Result<()> {
@@ -45,6 +39,7 @@ async fn serve(context: &Context, at: SocketAddr, most: usize) -> crate::Result<
     let listener = socket::listener(transport, at)
         .and_then(sockets::watched)
         .map_err(failed)?;
+    let service = context.tunnel.service()?;
     context.board.lock().error = None;
     let mut connections = JoinSet::new();
     loop {
@@ -72,9 +67,9 @@ async fn serve(context: &Context, at: SocketAddr, most: usize) -> crate::Result<
         };
         board.enter(number, from);
         drop(board);
-        let context = context.clone();
+        let (context, service) = (context.clone(), service.clone());
         connections.spawn_local(async move {
-            let error = accepted_one(&context, socket, number, from).await;
+            let error = accepted_one(&context, socket, number, from, service.as_ref()).await;
             ended(&context, number, from, &error);
         });
     }
@@ -85,15 +80,24 @@ async fn accepted_one(
     socket: Socket,
     number: u32,
     from: SocketAddr,
+    service: Option<&Service>,
 ) -> io::Error {
     let begin = async {
-        socket::prepare(context.tunnel.transport, &socket, context.max_age())?;
-        let mut link = Link::new(context.tunnel.transport, sockets::watched(socket)?);
+        let transport = context.tunnel.transport;
+        socket::prepare(transport, &socket, context.max_age())?;
+        let mut early = Vec::new();
         // Before it has said what it speaks, it gets no port.
-        link.greet().await?;
-        Ok(link)
+        let link = match service {
+            Some(service) => Link::Web(Box::new(service.accept(socket).await?)),
+            None => {
+                let link = KernelLink::new(transport, sockets::watched(socket)?);
+                link.greet(&mut early).await?;
+                Link::Kernel(link)
+            }
+        };
+        Ok((link, early))
     };
-    let mut link = match begin.await {
+    let (link, early) = match within_patience(begin).await {
         Ok(link) => link,
         Err(e) => return e,
     };
@@ -105,7 +109,7 @@ async fn accepted_one(
     };
     let error = tokio::select! {
         error = pump.drain() => error,
-        error = link.carry(context, &pump) => error,
+        error = carry(context, &pump, &link, early) => error,
     };
     drop(pump);
     close(&context.ports, number).await;
@@ -138,7 +142,7 @@ async fn dial(context: &Context, to: &Endpoint) -> crate::Result<()> {
         loop {
             let begin = Instant::now();
             let error = match connect(context, to).await {
-                Ok(mut link) => link.carry(context, &pump).await,
+                Ok((link, early)) => carry(context, &pump, &link, early).await,
                 Err(e) => e,
             };
             board.change(number, |peer| {
@@ -166,7 +170,7 @@ async fn dial(context: &Context, to: &Endpoint) -> crate::Result<()> {
     Err(crate::Error::io("use its port", error))
 }
 
-async fn connect(context: &Context, to: &Endpoint) -> io::Result<Link> {
+async fn connect(context: &Context, to: &Endpoint) -> io::Result<(Link, Vec<Frame>)> {
     let address = resolve(to).await.map_err(io::Error::other)?;
     let socket = sockets::watched(socket::dialer(to.transport, address)?)?;
     let connected = async {
@@ -184,9 +188,18 @@ async fn connect(context: &Context, to: &Endpoint) -> io::Result<Link> {
             peer.name = to.to_string();
         }
     });
-    let mut link = Link::new(to.transport, socket);
-    link.greet().await?;
-    Ok(link)
+    let mut early = Vec::new();
+    let begin = async {
+        if to.transport.is_web() {
+            let link = web::connect(to, &context.tunnel.files, socket.into_inner()).await?;
+            return Ok(Link::Web(Box::new(link)));
+        }
+        let link = KernelLink::new(to.transport, socket);
+        link.greet(&mut early).await?;
+        Ok(Link::Kernel(link))
+    };
+    let link = within_patience(begin).await?;
+    Ok((link, early))
 }
 
 async fn within_patience<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -194,251 +207,108 @@ async fn within_patience<T>(what: impl Future<Output = io::Result<T>>) -> io::Re
     timeout(PATIENCE, what).await.map_err(late)?
 }
 
-/// A connection.
-struct Link {
-    transport: Transport,
-    socket: AsyncFd<Socket>,
-    stream: RefCell<Stream>,
-    /// Frames that came with the greeting.
-    early: Vec<Frame>,
-    written: RefCell<Written>,
+/// Carries frames both ways until that is not possible any more. `early` came with the greeting.
+async fn carry(context: &Context, pump: &Pump, link: &Link, early: Vec<Frame>) -> io::Error {
+    context.board.heard(pump.number, |_| {});
+    let open = RefCell::new(Unconfirmed::default());
+    let pending = RefCell::new(Messages::new());
+    let error = tokio::select! {
+        error = receive_all(context, pump, link, early) => error,
+        error = send_all(context, pump, link, (&open, &pending)) => error,
+        error = watch(link, &open, context.max_age()) => error,
+        error = link.ask(context.tunnel.stale / 3) => error,
+    };
+    let mut open = open.into_inner();
+    open.settle(link);
+    let unsent = pending
+        .into_inner()
+        .iter()
+        .map(|(_, frames)| frames)
+        .sum::<u64>();
+    context.board.count(pump.number, |counters| {
+        counters.unconfirmed += open.frames();
+        counters.unsent += unsent;
+    });
+    error
 }
 
-#[derive(Default)]
-struct Written {
-    /// Bytes of a stream that were confirmed before its first frame.
-    before: u64,
-    /// Bytes of frames.
-    bytes: u64,
-    /// What is not known to be confirmed.
-    open: VecDeque<Open>,
+/// Ends when something has not been confirmed for longer than frames may be old: it would arrive too late, and what follows, too.
+async fn watch(link: &Link, open: &RefCell<Unconfirmed>, max_age: Duration) -> io::Error {
+    let [least, most] = WATCH;
+    let mut tick = tokio::time::interval((max_age / 4).clamp(least, most));
+    loop {
+        tick.tick().await;
+        let mut open = open.borrow_mut();
+        open.settle(link);
+        if open.oldest().is_some_and(|since| since.elapsed() > max_age) {
+            return io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the other end has confirmed nothing for longer than frames may be old",
+            );
+        }
+    }
 }
 
-/// Something that was written.
-struct Open {
-    /// Bytes until its end.
-    end: u64,
-    frames: u64,
-    since: Instant,
-}
-
-impl Link {
-    fn new(transport: Transport, socket: AsyncFd<Socket>) -> Self {
-        Self {
-            transport,
-            socket,
-            stream: RefCell::default(),
-            early: Vec::new(),
-            written: RefCell::default(),
+async fn receive_all(
+    context: &Context,
+    pump: &Pump,
+    link: &Link,
+    mut frames: Vec<Frame>,
+) -> io::Error {
+    let mut bytes = vec![0; CHUNK];
+    loop {
+        if let Err(e) = pump.deliver(&frames).await {
+            return e;
         }
-    }
-
-    /// Both ends of a stream say what they speak.
-    async fn greet(&mut self) -> io::Result<()> {
-        if self.transport != Transport::Tcp {
-            return Ok(());
-        }
-        self.write(GREETING).await.1?;
-        let mut bytes = vec![0; CHUNK];
-        let greeting = async {
-            let mut early = Vec::new();
-            while !self.stream.borrow().is_greeted() {
-                let read = self.read(&mut bytes).await?;
-                self.decode(&bytes[..read], &mut early)?;
-            }
-            Ok(early)
+        frames.clear();
+        // One that asks is answered.
+        let received = link.receive(&mut bytes, &mut frames);
+        let received = match timeout(link.patience(context), received).await {
+            Ok(Ok(received)) => received,
+            Ok(Err(e)) => return e,
+            Err(_) => return io::Error::new(io::ErrorKind::TimedOut, "it does not answer"),
         };
-        self.early = within_patience(greeting).await?;
-        // What the other end said before it read this end's greeting confirms nothing; the kernel counts the first bytes in its own way.
-        self.written.get_mut().before = GREETING.len() as u64;
-        Ok(())
-    }
-
-    async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut read = |socket: &Socket| io::Read::read(&mut &*socket, bytes);
-        match self.socket.async_io(READ, &mut read).await? {
-            0 => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the other end closed the connection",
-            )),
-            read => Ok(read),
-        }
-    }
-
-    /// Writes all bytes. Tells whether they had to wait for room.
-    async fn write(&self, mut bytes: &[u8]) -> (bool, io::Result<()>) {
-        let mut waited = false;
-        while !bytes.is_empty() {
-            let send = |socket: &Socket| {
-                let sent = socket.send_with_flags(bytes, libc::MSG_NOSIGNAL);
-                waited |= sent
-                    .as_ref()
-                    .is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-                sent
-            };
-            match self.socket.async_io(Interest::WRITABLE, send).await {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(e) => return (waited, Err(e)),
-            }
-        }
-        (waited, Ok(()))
-    }
-
-    fn decode(&self, bytes: &[u8], frames: &mut Vec<Frame>) -> io::Result<()> {
-        let result = match self.transport {
-            Transport::Tcp => self.stream.borrow_mut().take(bytes, frames),
-            Transport::Udp | Transport::Sctp => decode_datagram(bytes, frames).map(drop),
-        };
-        result.map_err(|e: Malformed| io::Error::new(io::ErrorKind::InvalidData, e))
-    }
-
-    /// Carries frames both ways until that is not possible any more.
-    async fn carry(&mut self, context: &Context, pump: &Pump) -> io::Error {
-        let early = std::mem::take(&mut self.early);
-        context.board.heard(pump.number, |_| {});
-        let this = &*self;
-        let error = tokio::select! {
-            error = this.receive_all(context, pump, early) => error,
-            error = this.send_all(context, pump) => error,
-            error = this.watch(context.max_age()) => error,
-        };
-        this.settle();
-        let unconfirmed = this
-            .written
-            .borrow()
-            .open
-            .iter()
-            .map(|open| open.frames)
-            .sum::<u64>();
-        context.board.count(pump.number, |counters| {
-            // They were sent, as far as that is known.
-            counters.unconfirmed += unconfirmed;
+        context.board.heard(pump.number, |counters| {
+            let is_datagram = !link.is_stream() && (received.is_err() || !frames.is_empty());
+            counters.received_datagrams += u64::from(is_datagram);
+            counters.malformed += u64::from(received.is_err());
         });
-        error
-    }
-
-    /// Ends when something has not been confirmed for longer than frames may be old: it would arrive too late, and what follows, too.
-    async fn watch(&self, max_age: Duration) -> io::Error {
-        let mut tick = tokio::time::interval((max_age / 4).clamp(WATCH[0], WATCH[1]));
-        loop {
-            tick.tick().await;
-            self.settle();
-            let written = self.written.borrow();
-            if written
-                .open
-                .front()
-                .is_some_and(|open| open.since.elapsed() > max_age)
-            {
-                return io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the other end has confirmed nothing for longer than frames may be old",
-                );
-            }
+        if let Err(e) = received
+            && link.is_stream()
+        {
+            // Those before it are whole.
+            let _ = pump.deliver(&frames).await;
+            return io::Error::new(io::ErrorKind::InvalidData, e);
         }
     }
+}
 
-    /// Forgets what the other end has confirmed.
-    fn settle(&self) {
-        let mut written = self.written.borrow_mut();
-        let socket = self.socket.get_ref();
-        if self.transport == Transport::Tcp {
-            let confirmed = socket::confirmed(socket).unwrap_or_default();
-            let confirmed = confirmed.saturating_sub(written.before);
-            while written
-                .open
-                .front()
-                .is_some_and(|open| open.end <= confirmed)
-            {
-                written.open.pop_front();
-            }
-        } else if let Some(messages) = socket::unconfirmed(socket) {
-            while written.open.len() > messages {
-                written.open.pop_front();
-            }
-        }
-    }
-
-    async fn receive_all(
-        &self,
-        context: &Context,
-        pump: &Pump,
-        mut frames: Vec<Frame>,
-    ) -> io::Error {
-        let mut bytes = vec![0; CHUNK];
+async fn send_all(
+    context: &Context,
+    pump: &Pump,
+    link: &Link,
+    (open, pending): (&RefCell<Unconfirmed>, &RefCell<Messages>),
+) -> io::Error {
+    loop {
+        pump.due().await;
+        link.pack(&mut pump.outgoing.borrow_mut(), &mut pending.borrow_mut());
         loop {
-            if let Err(e) = pump.deliver(&frames).await {
+            // It stays there until it is written, so that it is counted when that is interrupted.
+            let next = pending.borrow().front().map(|(message, _)| message.clone());
+            let Some(message) = next else { break };
+            let (waited, written) = link.write(&message).await;
+            if let Err(e) = written {
                 return e;
             }
-            frames.clear();
-            let read = match self.read(&mut bytes).await {
-                Ok(read) => read,
-                Err(e) => return e,
-            };
-            let decoded = self.decode(&bytes[..read], &mut frames);
-            let is_message = self.transport != Transport::Tcp;
-            context.board.heard(pump.number, |counters| {
-                counters.received_datagrams += u64::from(is_message);
-                counters.malformed += u64::from(decoded.is_err());
-            });
-            match decoded {
-                Err(e) if !is_message => {
-                    // Those before it are whole.
-                    let _ = pump.deliver(&frames).await;
-                    return e;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    async fn send_all(&self, context: &Context, pump: &Pump) -> io::Error {
-        let mut messages: Vec<(Vec<u8>, u64)> = Vec::new();
-        loop {
-            pump.due().await;
-            self.pack(&mut pump.outgoing.borrow_mut(), &mut messages);
-            let mut failed = None;
-            for (message, frames) in messages.drain(..) {
-                let (waited, written) = match failed {
-                    None => self.write(&message).await,
-                    Some(_) => (false, Err(io::ErrorKind::NotConnected.into())),
-                };
-                context.board.count(pump.number, |counters| {
-                    counters.back_pressure += u64::from(waited);
-                    if written.is_ok() {
-                        counters.sent += frames;
-                        counters.sent_datagrams += u64::from(self.transport != Transport::Tcp);
-                    } else {
-                        counters.unsent += frames;
-                    }
-                });
-                if written.is_ok() {
-                    self.note(message.len() as u64, frames);
-                }
-                failed = failed.or(written.err());
-            }
-            if let Some(e) = failed {
-                return e;
-            }
-        }
-    }
-
-    /// Remembers what was written until it is confirmed.
-    fn note(&self, bytes: u64, frames: u64) {
-        let mut written = self.written.borrow_mut();
-        written.bytes += bytes;
-        let (end, since) = (written.bytes, Instant::now());
-        written.open.push_back(Open { end, frames, since });
-    }
-
-    /// What is to be written of the frames that wait, with how many frames each has.
-    fn pack(&self, outgoing: &mut Outgoing, messages: &mut Vec<(Vec<u8>, u64)>) {
-        if self.transport == Transport::Tcp {
-            let mut chunk = Vec::new();
-            let frames = outgoing.stream(&mut chunk, WRITTEN);
-            messages.push((chunk, frames));
-        } else {
-            outgoing.datagrams(Instant::now(), |message, frames| {
-                messages.push((message, u64::from(frames)))
+            let frames = pending
+                .borrow_mut()
+                .pop_front()
+                .map_or(0, |(_, frames)| frames);
+            open.borrow_mut().note(link, frames);
+            context.board.count(pump.number, |counters| {
+                counters.back_pressure += u64::from(waited);
+                counters.sent += frames;
+                counters.sent_datagrams += u64::from(!link.is_stream());
             });
         }
     }

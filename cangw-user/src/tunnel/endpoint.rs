@@ -1,4 +1,4 @@
-//! Where a tunnel listens, or what it connects to: `TRANSPORT://HOST:PORT`.
+//! Where a tunnel listens, or what it connects to: `TRANSPORT://HOST:PORT`, of a WebSocket with a path.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,10 +18,14 @@ pub enum Transport {
     Tcp,
     /// Datagrams that neither get lost nor change places.
     Sctp,
+    /// Messages of a WebSocket.
+    Ws,
+    /// The same over TLS.
+    Wss,
 }
 
 impl Transport {
-    const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Sctp];
+    const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Sctp, Self::Ws, Self::Wss];
 
     /// As in an endpoint.
     #[must_use]
@@ -30,6 +34,23 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Sctp => "sctp",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+        }
+    }
+
+    /// Whether it is a WebSocket.
+    #[must_use]
+    pub fn is_web(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    /// The port when none is given.
+    fn port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp | Self::Sctp => PORT,
+            Self::Ws => 80,
+            Self::Wss => 443,
         }
     }
 }
@@ -41,8 +62,10 @@ pub struct Endpoint {
     pub transport: Transport,
     /// A name, or an address; IPv6 without its brackets.
     pub host: String,
-    /// [`PORT`] when none is given.
+    /// [`PORT`] when none is given, and 80 or 443 of a WebSocket.
     pub port: u16,
+    /// Of a WebSocket: the path, which begins with `/`. Empty of others.
+    pub path: String,
 }
 
 impl Endpoint {
@@ -60,7 +83,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
             format!(
-                "{text:?}: {why}; expected such as udp://10.0.0.7:20000, tcp://[fd00::7]:20000 or sctp://gateway.example:20000"
+                "{text:?}: {why}; expected such as udp://10.0.0.7:20000, tcp://[fd00::7]:20000 or wss://gateway.example/can"
             )
         };
         let (scheme, rest) = text
@@ -70,6 +93,15 @@ impl FromStr for Endpoint {
             .into_iter()
             .find(|transport| transport.name() == scheme)
             .ok_or_else(|| wrong(&format!("{scheme} is no transport")))?;
+        let (rest, path) = match rest.find('/') {
+            Some(at) if transport.is_web() => rest.split_at(at),
+            None if transport.is_web() => (rest, "/"),
+            _ => (rest, ""),
+        };
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+        if !path.bytes().all(is_plain) {
+            return Err(wrong("a path has letters, digits and /-._~ only"));
+        }
         let (host, port) = if let Some(rest) = rest.strip_prefix('[') {
             let (host, port) = rest
                 .split_once(']')
@@ -84,7 +116,7 @@ impl FromStr for Endpoint {
             }
         };
         let port = match port.strip_prefix(':') {
-            None if port.is_empty() => PORT,
+            None if port.is_empty() => transport.port(),
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits
                 .parse()
                 .map_err(|_| wrong(&format!("{digits:?} is no port, which is from 0 to 65535")))?,
@@ -102,18 +134,21 @@ impl FromStr for Endpoint {
             transport,
             host: host.to_owned(),
             port,
+            path: path.to_owned(),
         })
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, .. } = self;
+        let Self {
+            host, port, path, ..
+        } = self;
         let transport = self.transport.name();
         if host.contains(':') {
-            write!(f, "{transport}://[{host}]:{port}")
+            write!(f, "{transport}://[{host}]:{port}{path}")
         } else {
-            write!(f, "{transport}://{host}:{port}")
+            write!(f, "{transport}://{host}:{port}{path}")
         }
     }
 }

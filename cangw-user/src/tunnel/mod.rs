@@ -9,12 +9,15 @@ pub mod config;
 mod connections;
 mod datagrams;
 pub mod endpoint;
+mod link;
 pub mod outgoing;
 pub mod port;
 mod pump;
 pub mod sequence;
 mod socket;
 pub mod store;
+pub mod tls;
+mod web;
 
 use std::io;
 use std::net::SocketAddr;

@@ -35,7 +35,7 @@ const BYTES_ACKED: std::ops::Range<usize> = 120..128;
 fn open(transport: Transport, family: &SocketAddr) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
-        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Tcp | Transport::Ws | Transport::Wss => (Type::STREAM, Protocol::TCP),
         Transport::Sctp => (Type::STREAM, Protocol::SCTP),
     };
     let socket = Socket::new(Domain::for_address(*family), kind, Some(protocol));
@@ -90,7 +90,7 @@ pub(super) fn prepare(transport: Transport, socket: &Socket, max_age: Duration) 
     socket.set_nonblocking(true)?;
     match transport {
         Transport::Udp => {}
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Ws | Transport::Wss => {
             socket.set_tcp_nodelay(true)?;
             socket.set_tcp_user_timeout(Some(max_age))?;
             let level = libc::IPPROTO_TCP;
@@ -146,17 +146,33 @@ fn prepare_sctp(socket: &Socket, max_age: Duration) -> io::Result<()> {
     sockets::set_option(socket.as_fd(), (level, libc::SCTP_PEER_ADDR_PARAMS), words)
 }
 
-/// Bytes of a TCP connection that the other end has confirmed, also when it has ended; `None` of other sockets.
-pub(super) fn confirmed(socket: &Socket) -> Option<u64> {
-    let info = sockets::option::<256>(socket.as_fd(), (libc::IPPROTO_TCP, libc::TCP_INFO));
-    let bytes = info.ok()?[BYTES_ACKED].try_into().ok()?;
-    Some(u64::from_ne_bytes(bytes))
+/// What the other end of a connection has confirmed.
+pub(super) enum Confirmed {
+    /// Of a stream of bytes.
+    Bytes {
+        /// Bytes that were written and are not confirmed.
+        waiting: u64,
+        /// Bytes that are.
+        confirmed: u64,
+    },
+    /// All messages but the last so many.
+    AllBut(usize),
 }
 
-/// Messages of an SCTP connection that the other end has not confirmed; `None` when the kernel does not tell, because it has ended.
-pub(super) fn unconfirmed(socket: &Socket) -> Option<usize> {
+/// That of a TCP connection, also when it has ended; `None` of other sockets.
+pub(super) fn confirmed(socket: &Socket) -> Option<Confirmed> {
+    let info = sockets::option::<256>(socket.as_fd(), (libc::IPPROTO_TCP, libc::TCP_INFO));
+    let bytes = info.ok()?[BYTES_ACKED].try_into().ok()?;
+    Some(Confirmed::Bytes {
+        waiting: sockets::unsent(socket.as_fd()).unwrap_or_default(),
+        confirmed: u64::from_ne_bytes(bytes),
+    })
+}
+
+/// That of an SCTP connection; `None` when the kernel does not tell, because it has ended.
+pub(super) fn unconfirmed(socket: &Socket) -> Option<Confirmed> {
     let status = sockets::option::<256>(socket.as_fd(), (libc::IPPROTO_SCTP, libc::SCTP_STATUS));
     // struct sctp_status: association, state, window, and then this.
     let bytes = status.ok()?[12..14].try_into().ok()?;
-    Some(usize::from(u16::from_ne_bytes(bytes)))
+    Some(Confirmed::AllBut(usize::from(u16::from_ne_bytes(bytes))))
 }

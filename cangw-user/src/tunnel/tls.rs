@@ -1,0 +1,120 @@
+//! Who is who on `wss://`: certificates and keys in PEM files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::error::{Error, Result};
+
+/// The files of a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Its own certificates, its own first. A server needs one.
+    pub certificate: Option<PathBuf>,
+    /// The key of the certificate.
+    pub key: Option<PathBuf>,
+    /// The authorities that vouch for the other end. A server that has some lets in nobody for whom they do not.
+    pub ca: Option<PathBuf>,
+}
+
+fn wrong(path: &Path, what: &impl std::fmt::Display) -> Error {
+    Error::Io {
+        what: format!("use {}", path.display()),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, what.to_string()),
+    }
+}
+
+fn failed(what: &str, e: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::io(what, std::io::Error::other(e))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let all = CertificateDer::pem_file_iter(path).map_err(|e| wrong(path, &e))?;
+    let all: Vec<_> = all
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|e| wrong(path, &e))?;
+    if all.is_empty() {
+        return Err(wrong(path, &"it has no certificate (PEM)"));
+    }
+    Ok(all)
+}
+
+impl Files {
+    /// Its certificate with the key, if it has one.
+    fn own(&self) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+        let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else {
+            return Ok(None);
+        };
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
+        Ok(Some((certificates(certificate)?, private)))
+    }
+
+    /// Those of a file, or those that this host trusts.
+    fn authorities(&self) -> Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        if let Some(ca) = &self.ca {
+            for certificate in certificates(ca)? {
+                roots.add(certificate).map_err(|e| wrong(ca, &e))?;
+            }
+        } else {
+            // What cannot be read of the host's vouches for nobody.
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+        }
+        Ok(roots)
+    }
+
+    /// For a server.
+    ///
+    /// # Errors
+    /// The file that cannot be used.
+    pub fn acceptor(&self) -> Result<TlsAcceptor> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|e| failed("set TLS up", e))?;
+        let builder = if self.ca.is_some() {
+            let roots = Arc::new(self.authorities()?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|e| failed("check clients", e))?)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let Some((chain, key)) = self.own()? else {
+            return Err(Error::Unsupported {
+                what: "certificate for wss://".into(),
+                remedy: "give the tunnel `certificate` and `key`".into(),
+            });
+        };
+        let config = builder.with_single_cert(chain, key);
+        Ok(TlsAcceptor::from(Arc::new(
+            config.map_err(|e| failed("use the certificate", e))?,
+        )))
+    }
+
+    /// For a client, with the name that the server's certificate is to have.
+    ///
+    /// # Errors
+    /// The file that cannot be used, or a name that no certificate can have.
+    pub fn connector(&self, host: &str) -> Result<(TlsConnector, ServerName<'static>)> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| failed("set TLS up", e))?
+            .with_root_certificates(self.authorities()?);
+        let config = match self.own()? {
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| failed("use the certificate", e))?,
+            None => builder.with_no_client_auth(),
+        };
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|e| failed("name the server", e))?;
+        Ok((TlsConnector::from(Arc::new(config)), name))
+    }
+}
