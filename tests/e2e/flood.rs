@@ -60,6 +60,18 @@ pub fn flood_through(
     sent
 }
 
+/// Whether a frame is late or lost.
+fn whether_it_comes(receiver: &CanSocket, wanted: &Frame) -> String {
+    let mut later = 0;
+    while let Some(frame) = receiver.receive_within(Duration::from_millis(500)) {
+        later += 1;
+        if frame == *wanted {
+            return format!("came {later} frames later");
+        }
+    }
+    format!("did not come with {later} later ones")
+}
+
 /// The same, where up to so many frames may be missing. Returns how many were sent, and how many of them are missing.
 fn flood_with_gaps(
     namespace: &Namespace,
@@ -104,9 +116,11 @@ fn flood_with_gaps(
                     missed += 1;
                     next += 1;
                 }
+                let wanted = Frame::classic(ID, &next.to_le_bytes());
                 assert!(
-                    frame == Frame::classic(ID, &next.to_le_bytes()),
-                    "{frame} came instead of number {next} ({next:X}, bytes swapped){}",
+                    frame == wanted,
+                    "{frame} came instead of number {next} ({next:X}, bytes swapped), which {}{}",
+                    whether_it_comes(receiver, &wanted),
                     where_frames_went(namespace, receiver)
                 );
                 next += 1;

@@ -32,10 +32,9 @@ pub(super) fn up(file: &str) -> Result<()> {
             let file = file.to_owned();
             client.call(Up { file, text }).map(say)
         }
-        door => {
+        _ => {
             Host::open()?.up(&topology, &mut tell)?;
-            // With a daemon, its own pass starts them when the topology is in its folder.
-            if !topology.tunnels.is_empty() && matches!(door, Door::Direct) {
+            if !topology.tunnels.is_empty() {
                 tell(&"tunnels wait for cangwd, which runs them: put the file into its folder");
             }
             Ok(())

@@ -410,9 +410,12 @@ impl Keeper {
         let (wanted, errors) = self.tunnels();
         outcome.errors.extend(errors);
         if !self.swept {
-            self.swept = true;
-            if let Err(e) = self.sweep(&wanted) {
-                outcome.errors.push(e.to_string());
+            match self.sweep(&wanted) {
+                Ok(()) => self.swept = true,
+                Err(e) => {
+                    outcome.errors.push(e.to_string());
+                    outcome.again_at(Instant::now() + RETRY);
+                }
             }
         }
         self.shared.tunnels.end_others(&wanted);

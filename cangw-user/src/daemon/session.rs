@@ -151,7 +151,12 @@ impl<'a> Session<'a> {
             Up::ID => alone(&order(&self.control.orders, What::Up(request.call()?)).await?),
             Down::ID => alone(&order(&self.control.orders, What::Down(request.call()?)).await?),
             TunnelAdd::ID => {
-                let what = What::AddTunnel(Box::new(request.call()?));
+                let add: TunnelAdd = request.call()?;
+                let user = self.stream.get_ref().peer_cred();
+                if add.tunnel.has_files() && !user.is_ok_and(|user| user.uid() == 0) {
+                    return Err(refused("files of certificates are read for root only"));
+                }
+                let what = What::AddTunnel(Box::new(add));
                 alone(&order(&self.control.orders, what).await?)
             }
             TunnelRemove::ID => {

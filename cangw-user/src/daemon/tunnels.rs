@@ -31,7 +31,8 @@ impl Tunnels {
     /// Ends those that are not wanted, or not so.
     pub fn end_others(&self, wanted: &Wanted) {
         let is_other = |key: &Key, running: &mut Running| {
-            !wanted.get(key).is_some_and(|tunnel| running.is(tunnel))
+            let is_so = wanted.get(key).is_some_and(|tunnel| running.is(tunnel));
+            !is_so || running.has_ended()
         };
         // They end when nobody who asks waits for it.
         let ended: Vec<(Key, Running)> = self.lock().extract_if(.., is_other).collect();

@@ -6,7 +6,8 @@ use cangw_common::frame::FrameType;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVxcan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxcan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 
 use super::netlink::Netlink;
@@ -246,7 +247,21 @@ pub fn create_ifb(netlink: &Netlink, name: &str, waiting: u32) -> Result<u32> {
         )
         .map_err(|e| unless_kind("ifb", e))?;
     let ifindex = index(netlink, name)?;
+    silence(netlink, ifindex);
     set_up(netlink, ifindex).map(|()| ifindex)
+}
+
+/// Keeps IPv6 from sending packets of its own on an interface: the processor that does would take frames of others with it, which then can be overtaken.
+fn silence(netlink: &Netlink, ifindex: u32) {
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+        vec![mode],
+    )])];
+    let request = RouteNetlinkMessage::SetLink(message);
+    // Fails where there is no IPv6, which sends nothing either.
+    let _ = netlink.change("give an interface no address", request, 0);
 }
 
 /// The index of the interface of a name.

@@ -187,9 +187,8 @@ impl Source<'_> {
             check_name(&name).map_err(|message| refuse("", message))?;
             if let Some(folder) = folder {
                 table.at_folder(folder);
-            } else if table.has_relative_files() {
-                let message =
-                    "files of certificates are named by their whole paths here, which begin with /";
+            } else if table.has_files() {
+                let message = "files of certificates are not read for others; put the topology into the daemon's folder";
                 return Err(refuse("", message.into()));
             }
             if !topology.buses.contains_key(&table.bus) {

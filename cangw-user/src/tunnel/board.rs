@@ -1,10 +1,11 @@
 //! What others are told of tunnels: states and counters of their peers.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cangw_common::abi::HubPort;
 use serde::{Deserialize, Serialize};
 
 /// How a peer is.
@@ -84,6 +85,8 @@ counters! {
     overrun,
     /// Frames that the bus refused.
     refused,
+    /// Frames of the bus that the protocol does not have, such as standard ones with more than 11 bits of identifier.
+    unfit,
     /// Received frames with an identifier that `allow` does not name.
     denied,
     /// Received frames over `rate`.
@@ -92,6 +95,16 @@ counters! {
     filtered,
     /// Frames of the bus that are too large for the protocol (CAN XL).
     too_large,
+}
+
+impl Counters {
+    /// Adds what the bus kept back at a port.
+    pub(super) fn add_kept_back(&mut self, port: &HubPort) {
+        self.denied += port.denied;
+        self.over_rate += port.over_rate;
+        self.filtered += port.filtered;
+        self.too_large += port.too_large;
+    }
 }
 
 /// A peer.
@@ -214,14 +227,18 @@ impl Board {
 }
 
 impl Inner {
-    /// A place for a client, of which there are so many: that of one with its address that is stale, a free one, or that of the one that has been stale for longest.
-    pub fn place(&self, address: IpAddr, most: usize) -> Option<u32> {
+    /// A place for a client, of which there are so many: that of one with its address that is stale (and, `by_port`, with its port: others may be on that host), a free one, or that of the one
+    /// that has been stale for longest.
+    pub fn place(&self, address: SocketAddr, by_port: bool, most: usize) -> Option<u32> {
         let stale = || {
             self.peers
                 .iter()
                 .filter(|(_, peer)| peer.state == PeerState::Stale)
         };
-        let is_same = |peer: &Peer| peer.address.is_some_and(|other| other.ip() == address);
+        let is_same = |peer: &Peer| {
+            peer.address
+                .is_some_and(|other| other.ip() == address.ip() && (!by_port || other == address))
+        };
         let same = stale().find(|(_, peer)| is_same(peer));
         let free = (0..most as u32).find(|number| !self.peers.contains_key(number));
         let oldest = || stale().min_by_key(|(_, peer)| peer.heard);

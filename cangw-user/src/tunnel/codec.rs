@@ -61,7 +61,7 @@ pub enum Malformed {
 }
 
 impl Frame {
-    /// A frame that a raw CAN socket gave; `None` when it is neither classic nor CAN FD, or one of the driver's error frames.
+    /// A frame that a raw CAN socket gave; `None` when it is none that the protocol has: one of CAN XL, a driver's error frame, or one that no controller would send.
     #[must_use]
     pub fn from_socket(bytes: &[u8]) -> Option<Self> {
         let is_fd = match bytes.len() {
@@ -75,7 +75,7 @@ impl Frame {
         };
         frame.bytes[..bytes.len()].copy_from_slice(bytes);
         let fits = usize::from(frame.bytes[field::LEN]) <= frame.room();
-        (fits && frame.id() & ERR_FLAG == 0).then_some(frame)
+        (fits && is_id(frame.id(), is_fd)).then_some(frame)
     }
 
     /// As a raw CAN socket takes it.
@@ -157,8 +157,7 @@ impl Frame {
             return Err(Malformed::Length(length));
         }
         let is_remote = id & RTR_FLAG != 0;
-        let has_room = id & EFF_FLAG != 0 || id & EFF_MASK <= SFF_MASK;
-        if id & ERR_FLAG != 0 || (is_remote && frame.is_fd) || !has_room {
+        if !is_id(id, frame.is_fd) {
             return Err(Malformed::Id(id));
         }
         let mut at = field::FLAGS;
@@ -178,6 +177,12 @@ impl Frame {
         frame.bytes[field::DATA..field::DATA + carried].copy_from_slice(data);
         Ok(Some((frame, at + carried)))
     }
+}
+
+/// Whether a frame can have an identifier with these flags: no error frame, no remote frame of CAN FD, and not more than 11 bits in a standard one.
+fn is_id(id: u32, is_fd: bool) -> bool {
+    let has_room = id & EFF_FLAG != 0 || id & EFF_MASK <= SFF_MASK;
+    id & ERR_FLAG == 0 && !(is_fd && id & RTR_FLAG != 0) && has_room
 }
 
 impl std::fmt::Debug for Frame {

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cangw_common::abi::ID_RANGES;
+use cangw_common::frame::EFF_FLAG;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -319,6 +320,21 @@ impl TunnelTable {
             }
         }
         let or = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        let (flush, max_age) = (or(self.flush, FLUSH), or(self.max_age, MAX_AGE));
+        if transport != Transport::Tcp && flush * 2 > max_age {
+            let key = if self.flush.is_some() {
+                "flush"
+            } else {
+                "max_age"
+            };
+            let (flush, max_age) = (Span(flush), Span(max_age));
+            return Err((
+                key,
+                format!(
+                    "frames that wait for {flush} would be too old after {max_age}; make `max_age` at least twice `flush`"
+                ),
+            ));
+        }
         Ok(Tunnel {
             bus: self.bus.clone(),
             transport,
@@ -389,6 +405,12 @@ impl TunnelTable {
         for path in files.into_iter().flatten() {
             *path = folder.join(&*path);
         }
+    }
+
+    /// Whether it names files.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.certificate.is_some() || self.key.is_some() || self.ca.is_some()
     }
 
     /// Whether it names files, by paths that begin at a folder that is not known.
@@ -496,7 +518,8 @@ impl TunnelTable {
                     ),
                 )
             })?;
-            Ok((range.first, span.0))
+            let flag = if range.extended { EFF_FLAG } else { 0 };
+            Ok((range.first | flag, span.0))
         };
         self.flush_ids.iter().map(one).collect()
     }

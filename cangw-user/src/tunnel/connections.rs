@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
+use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -22,6 +23,8 @@ use crate::kernel::sockets::{self, READ};
 
 /// A peer says in this time what it speaks, and a connection is made in it.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection on which nothing can be sent is still read.
+const LINGER: Duration = Duration::from_millis(500);
 /// How often it is looked whether what was written is confirmed, at most and at least.
 const WATCH: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
 
@@ -48,7 +51,10 @@ async fn serve(context: &Context, at: SocketAddr, most: usize) -> crate::Result<
             Some(_) = connections.join_next() => continue,
         };
         let (socket, from) = match accepted {
-            Ok((socket, from)) => (socket, from.as_socket()),
+            Ok((socket, from)) => {
+                context.board.lock().error = None;
+                (socket, from.as_socket())
+            }
             // One that was given up meanwhile, or no descriptor was free.
             Err(e) => {
                 context.board.lock().error = Some(format!("accept: {e}"));
@@ -61,7 +67,7 @@ async fn serve(context: &Context, at: SocketAddr, most: usize) -> crate::Result<
             continue;
         };
         let mut board = context.board.lock();
-        let Some(number) = board.place(from.ip(), most) else {
+        let Some(number) = board.place(from, false, most) else {
             board.turned_away += 1;
             continue;
         };
@@ -112,7 +118,7 @@ async fn accepted_one(
         error = carry(context, &pump, &link, early) => error,
     };
     drop(pump);
-    close(&context.ports, number).await;
+    close(&context.ports, &context.board, number).await;
     error
 }
 
@@ -171,15 +177,14 @@ async fn dial(context: &Context, to: &Endpoint) -> crate::Result<()> {
 }
 
 async fn connect(context: &Context, to: &Endpoint) -> io::Result<(Link, Vec<Frame>)> {
-    let address = resolve(to).await.map_err(io::Error::other)?;
-    let socket = sockets::watched(socket::dialer(to.transport, address)?)?;
-    let connected = async {
-        let _ = socket.writable().await?;
-        socket.get_ref().take_error()?.map_or(Ok(()), Err)?;
-        // Only a socket that is connected has a peer.
-        socket.get_ref().peer_addr().map(|_| ())
-    };
-    within_patience(connected).await?;
+    let mut result = Err(io::ErrorKind::NotFound.into());
+    for address in resolve(to).await.map_err(io::Error::other)? {
+        result = within_patience(reach(to, address)).await;
+        if result.is_ok() {
+            break;
+        }
+    }
+    let (socket, address) = result?;
     socket::prepare(to.transport, socket.get_ref(), context.max_age())?;
     context.board.change(0, |peer| {
         peer.address = Some(address);
@@ -202,6 +207,16 @@ async fn connect(context: &Context, to: &Endpoint) -> io::Result<(Link, Vec<Fram
     Ok((link, early))
 }
 
+/// Connects with one of a peer's addresses.
+async fn reach(to: &Endpoint, address: SocketAddr) -> io::Result<(AsyncFd<Socket>, SocketAddr)> {
+    let socket = sockets::watched(socket::dialer(to.transport, address)?)?;
+    let _ = socket.writable().await?;
+    socket.get_ref().take_error()?.map_or(Ok(()), Err)?;
+    // Only a socket that is connected has a peer.
+    socket.get_ref().peer_addr()?;
+    Ok((socket, address))
+}
+
 async fn within_patience<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer in 5 seconds");
     timeout(PATIENCE, what).await.map_err(late)?
@@ -210,26 +225,50 @@ async fn within_patience<T>(what: impl Future<Output = io::Result<T>>) -> io::Re
 /// Carries frames both ways until that is not possible any more. `early` came with the greeting.
 async fn carry(context: &Context, pump: &Pump, link: &Link, early: Vec<Frame>) -> io::Error {
     context.board.heard(pump.number, |_| {});
-    let open = RefCell::new(Unconfirmed::default());
-    let pending = RefCell::new(Messages::new());
-    let error = tokio::select! {
-        error = receive_all(context, pump, link, early) => error,
-        error = send_all(context, pump, link, (&open, &pending)) => error,
-        error = watch(link, &open, context.max_age()) => error,
-        error = link.ask(context.tunnel.stale / 3) => error,
+    let account = Account {
+        context,
+        number: pump.number,
+        link,
+        open: RefCell::default(),
+        pending: RefCell::default(),
     };
-    let mut open = open.into_inner();
-    open.settle(link);
-    let unsent = pending
-        .into_inner()
-        .iter()
-        .map(|(_, frames)| frames)
-        .sum::<u64>();
-    context.board.count(pump.number, |counters| {
-        counters.unconfirmed += open.frames();
-        counters.unsent += unsent;
-    });
-    error
+    tokio::select! {
+        error = receive_all(context, pump, link, early) => error,
+        error = async {
+            let error = send_all(pump, &account).await;
+            // What the other end said before it went may still be here.
+            tokio::time::sleep(LINGER).await;
+            error
+        } => error,
+        error = watch(link, &account.open, context.max_age()) => error,
+        error = link.ask(context.tunnel.stale / 3) => error,
+    }
+}
+
+/// What was taken from a peer's queue and is not known to have arrived. It is counted when the connection ends, for whichever reason.
+struct Account<'a> {
+    context: &'a Context,
+    number: u32,
+    link: &'a Link,
+    open: RefCell<Unconfirmed>,
+    pending: RefCell<Messages>,
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let mut open = self.open.borrow_mut();
+        open.settle(self.link);
+        let unsent = self
+            .pending
+            .borrow()
+            .iter()
+            .map(|(_, frames)| frames)
+            .sum::<u64>();
+        self.context.board.count(self.number, |counters| {
+            counters.unconfirmed += open.frames();
+            counters.unsent += unsent;
+        });
+    }
 }
 
 /// Ends when something has not been confirmed for longer than frames may be old: it would arrive too late, and what follows, too.
@@ -283,12 +322,14 @@ async fn receive_all(
     }
 }
 
-async fn send_all(
-    context: &Context,
-    pump: &Pump,
-    link: &Link,
-    (open, pending): (&RefCell<Unconfirmed>, &RefCell<Messages>),
-) -> io::Error {
+async fn send_all(pump: &Pump, account: &Account<'_>) -> io::Error {
+    let Account {
+        context,
+        link,
+        open,
+        pending,
+        ..
+    } = account;
     loop {
         pump.due().await;
         link.pack(&mut pump.outgoing.borrow_mut(), &mut pending.borrow_mut());
@@ -300,10 +341,8 @@ async fn send_all(
             if let Err(e) = written {
                 return e;
             }
-            let frames = pending
-                .borrow_mut()
-                .pop_front()
-                .map_or(0, |(_, frames)| frames);
+            let written = pending.borrow_mut().pop_front();
+            let frames = written.map_or(0, |(_, frames)| frames);
             open.borrow_mut().note(link, frames);
             context.board.count(pump.number, |counters| {
                 counters.back_pressure += u64::from(waited);

@@ -33,6 +33,8 @@ const TICKS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(5
 const FORGET: u32 = 30;
 /// After an address had no place, datagrams from it are counted only, for this long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// As many addresses at once.
+const PAUSED: usize = 1024;
 
 /// A peer.
 struct Peer {
@@ -48,7 +50,7 @@ struct Datagrams<'a> {
     socket: Rc<AsyncFd<Socket>>,
     peers: HashMap<SocketAddr, Peer>,
     /// The tasks that send to the peers, and give back whose they were when they end.
-    senders: JoinSet<(SocketAddr, io::Error)>,
+    senders: JoinSet<(SocketAddr, Rc<Pump>, io::Error)>,
     /// Until when those who had no place are not looked at.
     paused: HashMap<SocketAddr, Instant>,
     hasher: RandomState,
@@ -62,13 +64,27 @@ pub(super) async fn run(context: &Context) -> crate::Result<()> {
     let (at, peer) = match &context.tunnel.role {
         Role::Server { listen, .. } => (*listen, None),
         Role::Client { connect, from } => {
-            let peer = resolve(connect).await?;
+            let found = resolve(connect).await?;
+            // One of the kind that this end sends from, if there is one.
+            let fits =
+                |peer: &&SocketAddr| from.is_none_or(|from| from.is_ipv4() == peer.is_ipv4());
+            let peer = *found.iter().find(fits).unwrap_or(&found[0]);
             let any = if peer.is_ipv4() {
                 SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
             } else {
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
             };
-            (from.unwrap_or(any), Some(peer))
+            let from = from.unwrap_or(any);
+            if from.is_ipv4() != peer.is_ipv4() {
+                return Err(failed(
+                    &format!("send from {from} to {peer}"),
+                    io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "one is an IPv4 address, the other IPv6; let `listen` be of the peer's kind",
+                    ),
+                ));
+            }
+            (from, Some(peer))
         }
     };
     let socket = socket::datagrams(at).and_then(sockets::watched);
@@ -113,8 +129,11 @@ impl Datagrams<'_> {
                 }
                 Some(ended) = self.senders.join_next() => {
                     // One that was aborted has been taken care of.
-                    let Ok((address, error)) = ended else { continue };
-                    self.ended(address, &error).await?;
+                    let Ok((address, pump, error)) = ended else { continue };
+                    // Its address may have another port by now.
+                    if self.peers.get(&address).is_some_and(|peer| Rc::ptr_eq(&peer.pump, &pump)) {
+                        self.ended(address, &error).await?;
+                    }
                 }
                 _ = tick.tick() => {
                     self.age().await;
@@ -198,7 +217,7 @@ impl Datagrams<'_> {
         let Role::Server { most, .. } = self.context.tunnel.role else {
             return false;
         };
-        let place = self.context.board.lock().place(from.ip(), most);
+        let place = self.context.board.lock().place(from, true, most);
         let result = match place {
             Some(number) => {
                 let holder = self
@@ -229,8 +248,10 @@ impl Datagrams<'_> {
         }
         board.turned_away += 1;
         drop(board);
-        // Bounded by the tick, which forgets them.
-        self.paused.insert(from, Instant::now() + PAUSE);
+        // Addresses can be forged.
+        if self.paused.len() < PAUSED {
+            self.paused.insert(from, Instant::now() + PAUSE);
+        }
         false
     }
 
@@ -255,17 +276,22 @@ impl Datagrams<'_> {
                     error = pump.drain() => error,
                     error = send_all(&socket, to, &pump, &context) => error,
                 };
-                (to, error)
+                (to, pump, error)
             })
         };
         let sequence = Sequence::new(tunnel.stale);
+        let sent = board
+            .lock()
+            .peers
+            .get(&number)
+            .map_or(0, |peer| peer.counters.sent);
         self.peers.insert(
             to,
             Peer {
                 pump,
                 sequence,
                 sender,
-                sent: 0,
+                sent,
             },
         );
         Ok(())
@@ -292,7 +318,7 @@ impl Datagrams<'_> {
     async fn forget(&mut self, address: SocketAddr) {
         if let Some(peer) = self.peers.remove(&address) {
             peer.sender.abort();
-            close(&self.context.ports, peer.pump.number).await;
+            close(&self.context.ports, &self.context.board, peer.pump.number).await;
         }
     }
 
@@ -314,6 +340,9 @@ impl Datagrams<'_> {
             .collect();
         let before = std::mem::take(&mut self.unresolved);
         if silent.is_empty() {
+            for peer in self.peers.values_mut() {
+                board.change(peer.pump.number, |report| peer.sent = report.counters.sent);
+            }
             return;
         }
         let looked = spawn_blocking(move || {
@@ -405,7 +434,7 @@ async fn send_all(
         tokio::select! {
             () = pump.due() => {
                 let mut outgoing = pump.outgoing.borrow_mut();
-                outgoing.datagrams(Instant::now(), |datagram, frames| datagrams.push((datagram, frames)));
+                outgoing.datagrams(Instant::now(), BATCH, |datagram, frames| datagrams.push((datagram, frames)));
             }
             () = quiet => datagrams.push((pump.outgoing.borrow_mut().heartbeat(), 0)),
         }

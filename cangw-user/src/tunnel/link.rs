@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::ready;
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use socket2::Socket;
@@ -123,7 +125,14 @@ impl Link {
     pub async fn write(&self, message: &[u8]) -> (bool, io::Result<()>) {
         match self {
             Self::Kernel(link) => link.write(message).await,
-            Self::Web(link) => (false, link.write(message).await),
+            Self::Web(link) => {
+                let mut write = pin!(link.write(message));
+                tokio::select! {
+                    biased;
+                    written = &mut write => (false, written),
+                    () = ready(()) => (true, write.await),
+                }
+            }
         }
     }
 
@@ -134,7 +143,8 @@ impl Link {
             let frames = outgoing.stream(&mut chunk, WRITTEN);
             each.push_back((chunk, frames));
         } else {
-            outgoing.datagrams(Instant::now(), |message, frames| {
+            // One, so that the others can become too old while it is written.
+            outgoing.datagrams(Instant::now(), 1, |message, frames| {
                 each.push_back((message, u64::from(frames)));
             });
         }

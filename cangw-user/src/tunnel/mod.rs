@@ -36,6 +36,9 @@ use self::endpoint::{Endpoint, Transport};
 use self::port::Ports;
 use crate::error::{Error, Result};
 
+/// How long a tunnel that ends waits for what it has begun.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// What all parts of a tunnel need.
 #[derive(Clone)]
 struct Context {
@@ -88,8 +91,9 @@ impl Running {
                     () = keep_running(&own, &context) => {}
                 }
             }));
-            // With its tasks, the sockets on the ports go.
+            // With its tasks, the sockets on the ports go; a port that is being made is to be there before all are taken away. Nobody waits for a name server.
             drop(local);
+            runtime.shutdown_timeout(ENDING);
             if let Err(e) = context.ports.sweep() {
                 warn!("tunnel {own}: {e}");
             }
@@ -103,6 +107,12 @@ impl Running {
             stop: Some(stop),
             thread: Some(thread.spawn(work).map_err(failed)?),
         })
+    }
+
+    /// Whether it has ended, which it does not unless something in it fails.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Whether it does what it is told there.
@@ -120,11 +130,7 @@ impl Running {
         let mut peers = board.reports();
         for peer in &mut peers {
             if let Some(port) = kept.get(&peer.number) {
-                let counters = &mut peer.counters;
-                counters.denied = port.denied;
-                counters.over_rate = port.over_rate;
-                counters.filtered = port.filtered;
-                counters.too_large = port.too_large;
+                peer.counters.add_kept_back(port);
             }
         }
         TunnelReport {
@@ -191,17 +197,21 @@ async fn on_ports(
     done.map_err(|e| Error::io("use the ports of a bus", io::Error::other(e)))?
 }
 
-/// The address of a peer.
-async fn resolve(endpoint: &Endpoint) -> Result<SocketAddr> {
+/// The addresses of a peer, of which there is one at least.
+async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
     if let Some(address) = endpoint.address() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     let failed = |e| Error::io(format!("find the address of {}", endpoint.host), e);
-    let mut found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
-        .await
-        .map_err(failed)?;
-    let none = || failed(io::Error::new(io::ErrorKind::NotFound, "it has none"));
-    found.next().ok_or_else(none)
+    let found = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await;
+    let found: Vec<SocketAddr> = found.map_err(failed)?.collect();
+    if found.is_empty() {
+        return Err(failed(io::Error::new(
+            io::ErrorKind::NotFound,
+            "it has none",
+        )));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

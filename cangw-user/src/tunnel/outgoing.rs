@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use cangw_common::frame::{EFF_FLAG, EFF_MASK};
+
 use super::codec::{self, Frame, HEAD};
 
 /// Frames that wait for a peer that cannot be reached, at most.
@@ -15,7 +17,7 @@ pub struct Packing {
     pub payload: usize,
     /// How long a frame waits for others, at most.
     pub flush: Duration,
-    /// The same for single identifiers, where it is shorter.
+    /// The same for single identifiers, where it is shorter; those of 29 bits with `CAN_EFF_FLAG`.
     pub flush_ids: BTreeMap<u32, Duration>,
     /// Whether the frames of a datagram are in the order of their identifiers.
     pub sort: bool,
@@ -77,7 +79,10 @@ impl Outgoing {
 
     /// How long a frame may wait for others.
     fn wait(&self, frame: &Frame) -> Duration {
-        let own = self.packing.flush_ids.get(&frame.plain_id());
+        let own = self
+            .packing
+            .flush_ids
+            .get(&(frame.id() & (EFF_FLAG | EFF_MASK)));
         own.map_or(self.packing.flush, |own| self.packing.flush.min(*own))
     }
 
@@ -96,6 +101,12 @@ impl Outgoing {
         }
     }
 
+    /// How many frames wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -104,29 +115,43 @@ impl Outgoing {
 
     /// Throws away what is too old; how many frames that were.
     pub fn expire(&mut self, now: Instant) -> u64 {
-        let mut gone = 0;
-        while let Some((frame, since)) = self.frames.front()
-            && now.duration_since(*since) > self.packing.max_age
-        {
-            self.bytes -= frame.encoded_len();
-            self.frames.pop_front();
-            gone += 1;
+        let is_old = |since: Instant| now.duration_since(since) > self.packing.max_age;
+        let before = self.frames.len();
+        // In the order of identifiers, the oldest can be anywhere.
+        let oldest = if self.packing.sort {
+            self.frames.iter().map(|(_, since)| *since).min()
+        } else {
+            self.frames.front().map(|(_, since)| *since)
+        };
+        if oldest.is_some_and(is_old) {
+            let bytes = &mut self.bytes;
+            self.frames.retain(|(frame, since)| {
+                let stays = !is_old(*since);
+                if !stays {
+                    *bytes -= frame.encoded_len();
+                }
+                stays
+            });
         }
+        let gone = (before - self.frames.len()) as u64;
         if self.frames.is_empty() {
             self.due = None;
         }
         gone
     }
 
-    /// What is to be sent now, as datagrams, each with the number of its frames. As long as none has waited for its time, only whole datagrams.
-    pub fn datagrams(&mut self, now: Instant, mut each: impl FnMut(Vec<u8>, u16)) {
+    /// What is to be sent now, as so many datagrams at most, each with the number of its frames. As long as none has waited for its time, only whole datagrams.
+    pub fn datagrams(&mut self, now: Instant, most: usize, mut each: impl FnMut(Vec<u8>, u16)) {
         let all = self.due.is_some_and(|due| due <= now);
         let frames = self.frames.make_contiguous();
         if self.packing.sort {
             frames.sort_by_key(|(frame, _)| frame.plain_id());
         }
         let mut sent = 0;
-        while sent < frames.len() {
+        for _ in 0..most {
+            if sent == frames.len() {
+                break;
+            }
             let mut datagram = Vec::with_capacity(self.packing.payload);
             codec::begin(&mut datagram);
             let mut count = 0;
@@ -212,7 +237,7 @@ mod tests {
     /// The identifiers in each datagram.
     fn take(outgoing: &mut Outgoing, now: Instant) -> Vec<(u8, Vec<u32>)> {
         let mut all = Vec::new();
-        outgoing.datagrams(now, |datagram, count| {
+        outgoing.datagrams(now, usize::MAX, |datagram, count| {
             let mut frames = Vec::new();
             let number = decode_datagram(&datagram, &mut frames).expect("a datagram");
             assert_eq!(frames.len(), usize::from(count));

@@ -78,6 +78,20 @@ impl KernelPorts {
         Bus::OfTopology(format!("{}.{}", self.topology, self.bus))
     }
 
+    /// A raw socket on the far end of a port.
+    fn socket(&self, interface: &str) -> Result<OwnedFd> {
+        let failed = |e| Error::io(format!("open {interface} on the bus"), e);
+        let socket = NetNs::open(&self.namespace())?
+            .enter(|| CanFdSocket::open(interface).map_err(failed))?;
+        let fd = socket.as_fd();
+        socket.set_nonblocking(true).map_err(failed)?;
+        // Nobody else is to see here what it sends.
+        socket.set_loopback(false).map_err(failed)?;
+        setsockopt(&fd, sockopt::RxqOvfl, &1).map_err(|e| failed(e.into()))?;
+        setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(|e| failed(e.into()))?;
+        fd.try_clone_to_owned().map_err(failed)
+    }
+
     fn namespace(&self) -> PathBuf {
         buses_path(&self.topology)
     }
@@ -96,16 +110,11 @@ impl Ports for KernelPorts {
         // One that is there already may have other limits.
         Kernel.remove_port(&self.bus(), &port.name)?;
         Kernel.make_port(&self.bus(), &port, self.limits.limits(mtu).as_ref())?;
-        let failed = |e| Error::io(format!("open {interface} on the bus"), e);
-        let socket = NetNs::open(&self.namespace())?
-            .enter(|| CanFdSocket::open(&interface).map_err(failed))?;
-        let fd = socket.as_fd();
-        socket.set_nonblocking(true).map_err(failed)?;
-        // Nobody else is to see here what it sends.
-        socket.set_loopback(false).map_err(failed)?;
-        setsockopt(&fd, sockopt::RxqOvfl, &1).map_err(|e| failed(e.into()))?;
-        setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(|e| failed(e.into()))?;
-        fd.try_clone_to_owned().map_err(failed)
+        let opened = self.socket(&interface);
+        if opened.is_err() {
+            let _ = Kernel.remove_port(&self.bus(), &port.name);
+        }
+        opened
     }
 
     fn close(&self, number: u32) -> Result<()> {

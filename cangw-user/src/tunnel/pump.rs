@@ -55,23 +55,26 @@ impl Pump {
             }
             let now = Instant::now();
             let mut outgoing = self.outgoing.borrow_mut();
-            let (mut too_old, mut no_room) = (0, 0);
+            let (mut too_old, mut no_room, mut unfit) = (0, 0, 0);
             for (bytes, _) in inbox.messages() {
-                if let Some(frame) = bytes.and_then(Frame::from_socket) {
-                    let dropped = outgoing.push(frame, now);
-                    too_old += dropped.too_old;
-                    no_room += dropped.no_room;
-                }
+                let Some(frame) = bytes.and_then(Frame::from_socket) else {
+                    unfit += 1;
+                    continue;
+                };
+                let dropped = outgoing.push(frame, now);
+                too_old += dropped.too_old;
+                no_room += dropped.no_room;
             }
             drop(outgoing);
             self.changed.notify_one();
             let overflow = inbox.overflow().unwrap_or(missed);
             let overrun = u64::from(overflow.wrapping_sub(missed));
             missed = overflow;
-            if too_old + no_room + overrun != 0 {
+            if too_old + no_room + unfit + overrun != 0 {
                 self.board.count(self.number, |counters| {
                     counters.too_old += too_old;
                     counters.no_room += no_room;
+                    counters.unfit += unfit;
                     counters.overrun += overrun;
                 });
             }
@@ -122,11 +125,33 @@ impl Pump {
     }
 }
 
-/// Takes a port off the bus.
-pub(super) async fn close(ports: &Arc<dyn Ports>, number: u32) {
+impl Drop for Pump {
+    fn drop(&mut self) {
+        let left = self.outgoing.borrow().len() as u64;
+        if left != 0 {
+            self.board
+                .count(self.number, |counters| counters.unsent += left);
+        }
+    }
+}
+
+/// Takes a port off the bus. What it kept back is remembered.
+pub(super) async fn close(ports: &Arc<dyn Ports>, board: &Board, number: u32) {
     let ports = Arc::clone(ports);
-    let closed = spawn_blocking(move || ports.close(number)).await;
-    if let Ok(Err(e)) = closed {
+    let closed = spawn_blocking(move || {
+        let kept = ports
+            .kept_back()
+            .ok()
+            .and_then(|kept| kept.get(&number).copied());
+        (kept, ports.close(number))
+    });
+    let Ok((kept, closed)) = closed.await else {
+        return;
+    };
+    if let Some(port) = kept {
+        board.count(number, |counters| counters.add_kept_back(&port));
+    }
+    if let Err(e) = closed {
         tracing::warn!("{e}");
     }
 }

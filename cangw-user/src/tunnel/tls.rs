@@ -1,5 +1,8 @@
 //! Who is who on `wss://`: certificates and keys in PEM files.
 
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +13,9 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::{Error, Result};
+
+/// Bytes of a file, at most.
+const LARGEST: u64 = 1 << 20;
 
 /// The files of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,9 +39,25 @@ fn failed(what: &str, e: impl std::error::Error + Send + Sync + 'static) -> Erro
     Error::io(what, std::io::Error::other(e))
 }
 
+/// What a file has, if it is one, and not too long for what it is to be. Nobody waits for a pipe.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let failed = |e| Error::io(format!("read {}", path.display()), e);
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(wrong(path, &"it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let all = CertificateDer::pem_file_iter(path).map_err(|e| wrong(path, &e))?;
-    let all: Vec<_> = all
+    let bytes = read(path)?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<std::result::Result<_, _>>()
         .map_err(|e| wrong(path, &e))?;
     if all.is_empty() {
@@ -50,7 +72,7 @@ impl Files {
         let (Some(certificate), Some(key)) = (&self.certificate, &self.key) else {
             return Ok(None);
         };
-        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, &e))?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| wrong(key, &e))?;
         Ok(Some((certificates(certificate)?, private)))
     }
 
