@@ -287,4 +287,4 @@ impl Stream {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -215,12 +215,10 @@ impl Outgoing {
 mod tests {
     use super::*;
     use crate::tunnel::codec::decode_datagram;
+    use crate::tunnel::codec::tests::classic;
 
-    fn frame(id: u32, length: u8) -> Frame {
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&id.to_ne_bytes());
-        bytes[4] = length;
-        Frame::from_socket(&bytes).expect("a frame")
+    fn frame(id: u32, length: usize) -> Frame {
+        classic(id, &[0; 8][..length])
     }
 
     fn outgoing(flush_ids: &[(u32, u64)], sort: bool) -> Outgoing {

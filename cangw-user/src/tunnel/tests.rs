@@ -15,7 +15,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use socket2::Socket;
 
 use super::board::{Counters, PeerReport};
-use super::codec::{Frame, HEAD, begin, decode_datagram, finish};
+use super::codec::tests::{classic as frame, datagram};
+use super::codec::{Frame, HEAD, decode_datagram};
 use super::config::TunnelTable;
 use super::*;
 
@@ -131,22 +132,6 @@ impl Lab {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-fn frame(id: u32, data: &[u8]) -> Frame {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&id.to_ne_bytes());
-    bytes[4] = data.len() as u8;
-    bytes[8..8 + data.len()].copy_from_slice(data);
-    Frame::from_socket(&bytes).expect("a frame")
-}
-
-fn datagram(sequence: u8, frames: &[Frame]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    begin(&mut bytes);
-    frames.iter().for_each(|frame| frame.encode(&mut bytes));
-    finish(&mut bytes, sequence, frames.len() as u16);
-    bytes
 }
 
 /// A port of loopback that nobody has.

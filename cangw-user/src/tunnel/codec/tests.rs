@@ -4,7 +4,8 @@ use super::*;
 
 const BRS: u8 = 1;
 
-fn classic(id: u32, data: &[u8]) -> Frame {
+/// A classic frame.
+pub(crate) fn classic(id: u32, data: &[u8]) -> Frame {
     let mut bytes = [0; CLASSIC];
     bytes[..4].copy_from_slice(&id.to_ne_bytes());
     bytes[field::LEN] = data.len() as u8;
@@ -28,7 +29,8 @@ fn remote(id: u32, length: u8) -> Frame {
     Frame::from_socket(&bytes).expect("a frame")
 }
 
-fn datagram(sequence: u8, frames: &[Frame]) -> Vec<u8> {
+/// A datagram as it is on the way.
+pub(crate) fn datagram(sequence: u8, frames: &[Frame]) -> Vec<u8> {
     let mut bytes = Vec::new();
     begin(&mut bytes);
     frames.iter().for_each(|frame| frame.encode(&mut bytes));
@@ -180,7 +182,7 @@ fn a_socket_gives_no_other_frames() {
 }
 
 /// Any frame that can be on a bus.
-pub(crate) fn frames() -> impl Strategy<Value = Frame> {
+fn frames() -> impl Strategy<Value = Frame> {
     let id = prop_oneof![0..=SFF_MASK, (0..=EFF_MASK).prop_map(|id| id | EFF_FLAG)];
     let data = |most| proptest::collection::vec(any::<u8>(), 0..=most);
     prop_oneof![
