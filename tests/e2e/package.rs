@@ -273,8 +273,8 @@ fn privileges(system: &System) {
     let status = system.must(&format!("grep CapEff /proc/{}/status", main.trim()));
     let capabilities = status.split_whitespace().nth(1).expect("a number");
     let capabilities = u64::from_str_radix(capabilities, 16).expect("a number");
-    // CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF (linux/capability.h).
-    let expected = 1 << 12 | 1 << 21 | 1 << 38 | 1 << 39;
+    // CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF (linux/capability.h).
+    let expected = 1 << 10 | 1 << 12 | 1 << 21 | 1 << 38 | 1 << 39;
     assert_eq!(capabilities, expected, "{status}");
     let socket = system.must("stat -c '%a %U %G' /run/cangw/cangwd.sock");
     assert_eq!(socket, "666 root root\n");
@@ -336,11 +336,10 @@ fn containers(system: &System) {
 
 /// Tunnels may listen.
 fn tunnels(system: &System) {
-    system
-        .must("cangw tunnel add lab --bus body --listen udp://127.0.0.1:20009 --client 127.0.0.1");
+    system.must("cangw tunnel add lab --bus body --listen udp://127.0.0.1:909 --client 127.0.0.1");
     let datagram = r"\x02\x00\x00\x00\x01\x00\x00\x01\x23\x01\x07";
     system.until(&format!(
-        "bash -c \"printf '{datagram}' > /dev/udp/127.0.0.1/20009\"; cangw tunnel list | grep -q 'connected, sent 0, received [1-9]'"
+        "bash -c \"printf '{datagram}' > /dev/udp/127.0.0.1/909\"; cangw tunnel list | grep -q 'connected, sent 0, received [1-9]'"
     ));
     system.must("cangw tunnel remove lab");
 }
