@@ -35,7 +35,9 @@ pub(super) fn up(file: &str) -> Result<()> {
         _ => {
             Host::open()?.up(&topology, &mut tell)?;
             if !topology.tunnels.is_empty() {
-                tell(&"tunnels wait for cangwd, which runs them: put the file into its folder");
+                tell(
+                    &"tunnels are run by cangwd only: put the file into /etc/cangw, and `systemctl reload cangwd` takes it up",
+                );
             }
             Ok(())
         }

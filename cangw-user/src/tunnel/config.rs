@@ -173,7 +173,7 @@ pub struct Tunnel {
     pub transport: Transport,
     /// Who is at the other end.
     pub role: Role,
-    /// How frames are put into datagrams; `payload` is for IPv4.
+    /// How frames are put into datagrams, but for `payload`, which depends on the address.
     packing: Packing,
     mtu: u16,
     /// Silence after which a peer is stale.
@@ -284,17 +284,17 @@ impl TunnelTable {
         if !self.origins.is_empty() && (!transport.is_web() || self.connect.is_some()) {
             return Err(("origins", "is for servers by ws and wss".into()));
         }
-        for (key, is_there) in [
-            ("flush", self.flush.is_some()),
-            ("flush_ids", !self.flush_ids.is_empty()),
-            ("sort", self.sort),
-            ("mtu", self.mtu.is_some()),
-            ("heartbeat", self.heartbeat.is_some()),
+        for (key, is_there, fits) in [
+            ("flush", self.flush.is_some(), is_datagrams),
+            ("flush_ids", !self.flush_ids.is_empty(), is_datagrams),
+            ("sort", self.sort, is_datagrams),
+            ("mtu", self.mtu.is_some(), is_datagrams),
+            (
+                "heartbeat",
+                self.heartbeat.is_some(),
+                transport == Transport::Udp,
+            ),
         ] {
-            let fits = match key {
-                "mtu" | "flush" | "flush_ids" | "sort" => transport != Transport::Tcp,
-                _ => transport == Transport::Udp,
-            };
             if is_there && !fits {
                 return Err((
                     key,
@@ -320,8 +320,10 @@ impl TunnelTable {
             }
         }
         let or = |span: Option<Span>, default| span.map_or(default, |span| span.0);
-        let (flush, max_age) = (or(self.flush, FLUSH), or(self.max_age, MAX_AGE));
-        if transport != Transport::Tcp && flush * 2 > max_age {
+        // A stream has no datagrams to fill.
+        let flush = if is_datagrams { FLUSH } else { Duration::ZERO };
+        let (flush, max_age) = (or(self.flush, flush), or(self.max_age, MAX_AGE));
+        if flush * 2 > max_age {
             let key = if self.flush.is_some() {
                 "flush"
             } else {
@@ -341,14 +343,10 @@ impl TunnelTable {
             role,
             packing: Packing {
                 payload: 0,
-                // A stream has no datagrams to fill.
-                flush: or(
-                    self.flush,
-                    if is_datagrams { FLUSH } else { Duration::ZERO },
-                ),
+                flush,
                 flush_ids: self.flush_ids()?,
                 sort: self.sort,
-                max_age: or(self.max_age, MAX_AGE),
+                max_age,
             },
             mtu: self.mtu.unwrap_or(MTU),
             stale: or(self.stale, STALE),

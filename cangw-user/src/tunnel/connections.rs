@@ -1,6 +1,6 @@
 //! TCP, SCTP and WebSocket: connections that are dialed or accepted, each with a peer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::board::PeerState;
 use super::codec::Frame;
 use super::config::Role;
 use super::endpoint::Endpoint;
-use super::link::{CHUNK, KernelLink, Link, Messages, Unconfirmed};
+use super::link::{CHUNK, KernelLink, Link, Unconfirmed};
 use super::pump::{Pump, close};
 use super::web::{self, Service};
 use super::{Context, resolve, socket};
@@ -90,7 +90,7 @@ async fn accepted_one(
 ) -> io::Error {
     let begin = async {
         let transport = context.tunnel.transport;
-        socket::prepare(transport, &socket, context.max_age())?;
+        socket::prepare(transport, &socket, context.tunnel.max_age())?;
         let mut early = Vec::new();
         // Before it has said what it speaks, it gets no port.
         let link = match service {
@@ -185,7 +185,7 @@ async fn connect(context: &Context, to: &Endpoint) -> io::Result<(Link, Vec<Fram
         }
     }
     let (socket, address) = result?;
-    socket::prepare(to.transport, socket.get_ref(), context.max_age())?;
+    socket::prepare(to.transport, socket.get_ref(), context.tunnel.max_age())?;
     context.board.change(0, |peer| {
         peer.address = Some(address);
         peer.name = format!("{to} ({})", address.ip());
@@ -230,7 +230,7 @@ async fn carry(context: &Context, pump: &Pump, link: &Link, early: Vec<Frame>) -
         number: pump.number,
         link,
         open: RefCell::default(),
-        pending: RefCell::default(),
+        writing: Cell::new(0),
     };
     tokio::select! {
         error = receive_all(context, pump, link, early) => error,
@@ -240,7 +240,7 @@ async fn carry(context: &Context, pump: &Pump, link: &Link, early: Vec<Frame>) -
             tokio::time::sleep(LINGER).await;
             error
         } => error,
-        error = watch(link, &account.open, context.max_age()) => error,
+        error = watch(link, &account.open, context.tunnel.max_age()) => error,
         error = link.ask(context.tunnel.stale / 3) => error,
     }
 }
@@ -251,22 +251,17 @@ struct Account<'a> {
     number: u32,
     link: &'a Link,
     open: RefCell<Unconfirmed>,
-    pending: RefCell<Messages>,
+    /// Frames that are being written.
+    writing: Cell<u64>,
 }
 
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         let mut open = self.open.borrow_mut();
         open.settle(self.link);
-        let unsent = self
-            .pending
-            .borrow()
-            .iter()
-            .map(|(_, frames)| frames)
-            .sum::<u64>();
         self.context.board.count(self.number, |counters| {
             counters.unconfirmed += open.frames();
-            counters.unsent += unsent;
+            counters.unsent += self.writing.get();
         });
     }
 }
@@ -327,28 +322,23 @@ async fn send_all(pump: &Pump, account: &Account<'_>) -> io::Error {
         context,
         link,
         open,
-        pending,
+        writing,
         ..
     } = account;
     loop {
         pump.due().await;
-        link.pack(&mut pump.outgoing.borrow_mut(), &mut pending.borrow_mut());
-        loop {
-            // It stays there until it is written, so that it is counted when that is interrupted.
-            let next = pending.borrow().front().map(|(message, _)| message.clone());
-            let Some(message) = next else { break };
-            let (waited, written) = link.write(&message).await;
-            if let Err(e) = written {
-                return e;
-            }
-            let written = pending.borrow_mut().pop_front();
-            let frames = written.map_or(0, |(_, frames)| frames);
-            open.borrow_mut().note(link, frames);
-            context.board.count(pump.number, |counters| {
-                counters.back_pressure += u64::from(waited);
-                counters.sent += frames;
-                counters.sent_datagrams += u64::from(!link.is_stream());
-            });
+        let (message, frames) = link.pack(&mut pump.outgoing.borrow_mut());
+        writing.set(frames);
+        let (waited, written) = link.write(&message).await;
+        if let Err(e) = written {
+            return e;
         }
+        writing.set(0);
+        open.borrow_mut().note(link, frames);
+        context.board.count(pump.number, |counters| {
+            counters.back_pressure += u64::from(waited);
+            counters.sent += frames;
+            counters.sent_datagrams += u64::from(!link.is_stream());
+        });
     }
 }

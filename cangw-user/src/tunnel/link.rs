@@ -26,9 +26,6 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Bytes of a stream that are put together to be written.
 const WRITTEN: usize = 16 << 10;
 
-/// What is to be written, each with how many frames it has.
-pub(super) type Messages = VecDeque<(Vec<u8>, u64)>;
-
 /// A connection.
 pub(super) enum Link {
     /// A stream (TCP), or messages of the kernel (SCTP).
@@ -136,18 +133,17 @@ impl Link {
         }
     }
 
-    /// What is to be written of the frames that wait, with how many frames each has.
-    pub fn pack(&self, outgoing: &mut Outgoing, each: &mut Messages) {
+    /// What is to be written next of the frames that wait, and how many frames that are. The others can become too old meanwhile.
+    pub fn pack(&self, outgoing: &mut Outgoing) -> (Vec<u8>, u64) {
+        let mut packed = (Vec::new(), 0);
         if self.is_stream() {
-            let mut chunk = Vec::new();
-            let frames = outgoing.stream(&mut chunk, WRITTEN);
-            each.push_back((chunk, frames));
+            packed.1 = outgoing.stream(&mut packed.0, WRITTEN);
         } else {
-            // One, so that the others can become too old while it is written.
             outgoing.datagrams(Instant::now(), 1, |message, frames| {
-                each.push_back((message, u64::from(frames)));
+                packed = (message, u64::from(frames));
             });
         }
+        packed
     }
 
     /// Ends when the other end is not there any more, as far as this link has its own way to ask.

@@ -47,12 +47,6 @@ struct Context {
     board: Arc<Board>,
 }
 
-impl Context {
-    fn max_age(&self) -> Duration {
-        self.tunnel.max_age()
-    }
-}
-
 /// A tunnel that runs. It ends when this goes.
 pub struct Running {
     name: String,
@@ -163,7 +157,7 @@ async fn keep_running(name: &str, context: &Context) {
     let mut backoff = Backoff::default();
     loop {
         let begin = Instant::now();
-        let swept = on_ports(context, |ports| ports.sweep()).await;
+        let swept = on_ports(&context.ports, |ports| ports.sweep()).await;
         let result = match swept {
             Ok(()) if context.tunnel.transport == Transport::Udp => datagrams::run(context).await,
             Ok(()) => connections::run(context).await,
@@ -188,11 +182,11 @@ async fn keep_running(name: &str, context: &Context) {
 }
 
 /// Does what takes a while with the ports.
-async fn on_ports(
-    context: &Context,
-    work: impl FnOnce(&dyn Ports) -> Result<()> + Send + 'static,
-) -> Result<()> {
-    let ports = Arc::clone(&context.ports);
+async fn on_ports<T: Send + 'static>(
+    ports: &Arc<dyn Ports>,
+    work: impl FnOnce(&dyn Ports) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let ports = Arc::clone(ports);
     let done = spawn_blocking(move || work(&*ports)).await;
     done.map_err(|e| Error::io("use the ports of a bus", io::Error::other(e)))?
 }

@@ -78,6 +78,11 @@ impl KernelPorts {
         Bus::OfTopology(format!("{}.{}", self.topology, self.bus))
     }
 
+    /// The name of a port on the bus.
+    fn name(&self, number: u32) -> String {
+        format!("{}{ON_BUS}{number}", self.tunnel)
+    }
+
     /// A raw socket on the far end of a port.
     fn socket(&self, interface: &str) -> Result<OwnedFd> {
         let failed = |e| Error::io(format!("open {interface} on the bus"), e);
@@ -102,7 +107,7 @@ impl Ports for KernelPorts {
         let mtu = Kernel.mtu(&self.bus())?;
         let interface = format!("{}{FAR}{number}", self.tunnel);
         let port = fabric::Port {
-            name: format!("{}{ON_BUS}{number}", self.tunnel),
+            name: self.name(number),
             mtu: mtu.min(self.limits.mtu()),
             interface: interface.clone(),
             far: Far::In(self.namespace()),
@@ -118,8 +123,7 @@ impl Ports for KernelPorts {
     }
 
     fn close(&self, number: u32) -> Result<()> {
-        let name = format!("{}{ON_BUS}{number}", self.tunnel);
-        Kernel.remove_port(&self.bus(), &name)
+        Kernel.remove_port(&self.bus(), &self.name(number))
     }
 
     fn kept_back(&self) -> Result<BTreeMap<u32, HubPort>> {

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use cangw_common::frame::FD_LEN;
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 
 use super::board::Board;
 use super::codec::Frame;
+use super::on_ports;
 use super::outgoing::{Outgoing, Packing};
 use super::port::{Port, Ports};
 use crate::kernel::sockets::Inbox;
@@ -33,9 +33,7 @@ impl Pump {
         packing: Packing,
     ) -> crate::Result<Self> {
         let failed = |e| crate::Error::io("use a port of a bus", e);
-        let ports = Arc::clone(ports);
-        let socket = spawn_blocking(move || ports.open(number)).await;
-        let socket = socket.map_err(|e| failed(io::Error::other(e)))??;
+        let socket = on_ports(ports, move |ports| ports.open(number)).await?;
         Ok(Self {
             number,
             outgoing: RefCell::new(Outgoing::new(packing)),
@@ -137,21 +135,15 @@ impl Drop for Pump {
 
 /// Takes a port off the bus. What it kept back is remembered.
 pub(super) async fn close(ports: &Arc<dyn Ports>, board: &Board, number: u32) {
-    let ports = Arc::clone(ports);
-    let closed = spawn_blocking(move || {
-        let kept = ports
-            .kept_back()
-            .ok()
-            .and_then(|kept| kept.get(&number).copied());
-        (kept, ports.close(number))
+    let closed = on_ports(ports, move |ports| {
+        // A port is closed in any case.
+        let kept = ports.kept_back().unwrap_or_default();
+        let kept = kept.get(&number).copied();
+        ports.close(number).map(|()| kept)
     });
-    let Ok((kept, closed)) = closed.await else {
-        return;
-    };
-    if let Some(port) = kept {
-        board.count(number, |counters| counters.add_kept_back(&port));
-    }
-    if let Err(e) = closed {
-        tracing::warn!("{e}");
+    match closed.await {
+        Ok(Some(port)) => board.count(number, |counters| counters.add_kept_back(&port)),
+        Ok(None) => {}
+        Err(e) => tracing::warn!("{e}"),
     }
 }

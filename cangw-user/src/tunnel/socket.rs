@@ -105,35 +105,23 @@ pub(super) fn prepare(transport: Transport, socket: &Socket, max_age: Duration) 
     Ok(())
 }
 
+fn set_sctp<const N: usize>(socket: &Socket, name: i32, value: [u32; N]) -> io::Result<()> {
+    sockets::set_option(socket.as_fd(), (libc::IPPROTO_SCTP, name), value)
+}
+
 fn prepare_sctp(socket: &Socket, max_age: Duration) -> io::Result<()> {
-    let set = |name, value: [u32; 4]| {
-        sockets::set_option(socket.as_fd(), (libc::IPPROTO_SCTP, name), value)
-    };
-    sockets::set_option(
-        socket.as_fd(),
-        (libc::IPPROTO_SCTP, libc::SCTP_NODELAY),
-        [1],
-    )?;
+    set_sctp(socket, libc::SCTP_NODELAY, [1])?;
     // struct sctp_rtoinfo: association, initial, max, min.
     let [initial, most, least] = SCTP_RTO;
-    set(libc::SCTP_RTOINFO, [0, initial, most, least])?;
+    set_sctp(socket, libc::SCTP_RTOINFO, [0, initial, most, least])?;
     // struct sctp_default_prinfo: association, milliseconds, policy: messages that are older are not sent again (RFC 7496).
     let age = u32::try_from(max_age.as_millis()).unwrap_or(u32::MAX);
     let policy = libc::SCTP_PR_SCTP_TTL as u32;
-    sockets::set_option(
-        socket.as_fd(),
-        (libc::IPPROTO_SCTP, DEFAULT_PRINFO),
-        [0, age, policy],
-    )?;
+    set_sctp(socket, DEFAULT_PRINFO, [0, age, policy])?;
     // struct sctp_assocparams: association, attempts (two bytes), and what stays as it is.
     let [low, high] = SCTP_ATTEMPTS.to_ne_bytes();
     let attempts = u32::from_ne_bytes([low, high, 0, 0]);
-    let level = libc::IPPROTO_SCTP;
-    sockets::set_option(
-        socket.as_fd(),
-        (level, libc::SCTP_ASSOCINFO),
-        [0, attempts, 0, 0, 0],
-    )?;
+    set_sctp(socket, libc::SCTP_ASSOCINFO, [0, attempts, 0, 0, 0])?;
     // struct sctp_paddrparams, packed: association, address, heartbeat, attempts, MTU, delay, flags, ...
     let mut bytes = [0; 156];
     bytes[132..136].copy_from_slice(&SCTP_HEARTBEAT.to_ne_bytes());
@@ -143,7 +131,7 @@ fn prepare_sctp(socket: &Socket, max_age: Duration) -> io::Result<()> {
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
         *word = u32::from_ne_bytes(*bytes);
     }
-    sockets::set_option(socket.as_fd(), (level, libc::SCTP_PEER_ADDR_PARAMS), words)
+    set_sctp(socket, libc::SCTP_PEER_ADDR_PARAMS, words)
 }
 
 /// What the other end of a connection has confirmed.
