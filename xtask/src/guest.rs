@@ -11,7 +11,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::kernel::{self, Kernel, Line};
 use crate::workspace::{self, Labelled, forward, step};
@@ -64,10 +64,18 @@ pub struct Outcome {
     pub stdout: Vec<u8>,
 }
 
+/// A guest whose kernel crashed, or whose machine ended, before the command did.
+pub struct Death {
+    /// What the command had written to standard output.
+    pub stdout: Vec<u8>,
+    /// What happened, with the last words of QEMU and of the guest's kernel.
+    pub message: String,
+}
+
 /// Boots a kernel, runs the command on it as root in the workspace's folder, and shows its output as it comes.
 pub fn run(line: Line, machine: &Machine, command: &[OsString]) -> Result<Outcome> {
     setup::guest()?;
-    boot(&kernel::ensure(line)?, machine, "", command)
+    boot(&kernel::ensure(line)?, machine, "", command)?.map_err(|death| anyhow!(death.message))
 }
 
 /// The same with a kernel that is there already. Each line of output begins with the label.
@@ -76,7 +84,7 @@ pub fn boot(
     machine: &Machine,
     label: &str,
     command: &[OsString],
-) -> Result<Outcome> {
+) -> Result<Result<Outcome, Death>> {
     let folder = Folder::new(kernel.line)?;
     let shares = shares();
     let init = script::init(&shares, &folder.path.join("start.sh"));
@@ -123,22 +131,25 @@ pub fn boot(
             "the guest was still running after {} s and was killed",
             machine.timeout
         ));
-        return Ok(Outcome {
+        return Ok(Ok(Outcome {
             status: TIMED_OUT,
             stdout,
-        });
+        }));
     }
-    match fs::read_to_string(folder.path.join("status"))
+    let status = fs::read_to_string(folder.path.join("status"))
         .ok()
-        .and_then(|text| text.trim().parse().ok())
-    {
+        .and_then(|text| text.trim().parse().ok());
+    Ok(match status {
         Some(status) => Ok(Outcome { status, stdout }),
-        None => bail!(
-            "the guest with kernel {} did not get to the end{}",
-            kernel.release,
-            folder.messages()
-        ),
-    }
+        None => Err(Death {
+            message: format!(
+                "the guest with kernel {} did not get to the end{}",
+                kernel.release,
+                folder.messages()
+            ),
+            stdout,
+        }),
+    })
 }
 
 /// The folders that a guest may write to.

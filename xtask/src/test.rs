@@ -1,19 +1,17 @@
 //! `cargo xtask test`: everything that is checked, and one line that sums it up.
 
+mod end_to_end;
 mod report;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use anyhow::{Context, Result};
 
 use self::report::{Count, Report};
-use crate::guest::{self, Machine};
 use crate::kernel::{self, Kernel, Line};
-use crate::workspace::{capture, cargo, execute, forward, target};
+use crate::workspace::{cargo, execute, forward};
 use crate::{bench, build, diff, dist, docker, fuzz, image, lint, setup};
 
 /// Guests that run at the same time.
@@ -138,7 +136,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
         report.step("image", || image::run().map(|_| Count::default()))?;
         let mut programs = Vec::new();
         report.step("compile end-to-end tests", || {
-            programs = end_to_end_programs()?;
+            programs = end_to_end::programs()?;
             Ok(Count::default())
         })?;
         if options.wants_bench() {
@@ -167,7 +165,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
         }
         // The tests of a guest stay on one processor, mostly.
         report.at_once(&kernels, GUESTS, |work| match work {
-            Work::EndToEnd(kernel) => end_to_end(kernel, &programs, options),
+            Work::EndToEnd(kernel) => end_to_end::run(kernel, &programs, options),
             Work::Bench => Ok(Count::of_one("instructions", bench::check(BENCH)? == 0)),
         });
     }
@@ -200,81 +198,4 @@ fn counted(command: &mut Command, want_some: bool) -> Result<Count> {
         .unwrap_or_default();
     let count = Count::of(&output);
     Ok(count.or_failed(child.wait()?.success(), want_some))
-}
-
-/// The executables of the end-to-end tests, as cargo reports them.
-fn end_to_end_programs() -> Result<Vec<PathBuf>> {
-    let messages = capture(
-        cargo()
-            .args([
-                "test",
-                "--package",
-                "cangw-tests",
-                "--release",
-                "--no-run",
-                "--message-format=json-render-diagnostics",
-            ])
-            .stderr(Stdio::inherit()),
-    )?;
-    let mut programs = Vec::new();
-    for line in messages.lines() {
-        let message: Value =
-            serde_json::from_str(line).context("cargo printed something else than JSON")?;
-        if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
-            programs.extend(message["executable"].as_str().map(PathBuf::from));
-        }
-    }
-    if programs.is_empty() {
-        bail!("the package cangw-tests has no tests");
-    }
-    Ok(programs)
-}
-
-/// Runs all executables in one guest, and the differential test. One after the other, and so are their tests: they share the
-/// guest's CAN controllers, and the modules of its kernel.
-fn end_to_end(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<Count> {
-    // What it says about the differential test is in the words of Rust's test harness.
-    const RUN_ALL: &str = r#"filter=$1; diff=$2; name=$3; cases=$4; skip=$5; shift 5
-status=0
-for program; do "$program" --test-threads=1 ${filter:+"$filter"} $skip || status=1; done
-if [ -n "$diff" ]; then
-    echo "running 1 test"
-    if "$diff" --cases "$cases" --seed 1; then
-        echo "test $name ... ok"
-        echo "test result: ok. 1 passed; 0 failed"
-    else
-        echo "test $name ... FAILED"
-        echo "test result: FAILED. 0 passed; 1 failed"
-        status=1
-    fi
-fi
-exit $status"#;
-    let filter = options.filter.clone().unwrap_or_default();
-    let diff = if options.wants_diff() {
-        target().join("release/cangw-diff").into_os_string()
-    } else {
-        OsString::new()
-    };
-    let mut command: Vec<OsString> = ["sh", "-c", RUN_ALL, "run-all", &filter]
-        .map(OsString::from)
-        .to_vec();
-    let skipped = options.skipped(kernel.line).iter();
-    let skip: String = skipped.map(|name| format!("--skip {name} ")).collect();
-    command.extend([diff, DIFF.into(), GUEST_CASES.into(), skip.into()]);
-    command.extend(
-        programs
-            .iter()
-            .map(|program| program.clone().into_os_string()),
-    );
-    let machine = Machine {
-        can_hw: true,
-        // dockerd and its containers take most of it.
-        memory: 1536,
-        timeout: options.timeout,
-        ..Machine::default()
-    };
-    let label = format!("{:<5}", kernel.line.name());
-    let outcome = guest::boot(kernel, &machine, &label, &command)?;
-    let count = Count::of(&outcome.stdout);
-    Ok(count.or_failed(outcome.status == 0, true))
 }

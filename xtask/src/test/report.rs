@@ -42,6 +42,33 @@ impl Count {
         count
     }
 
+    /// Reads the output of test executables that were cut off: what was said of single tests, whose names come, too.
+    pub fn of_cut_off(output: &[u8]) -> (Self, Vec<String>) {
+        let mut count = Self::default();
+        let mut done = Vec::new();
+        for line in String::from_utf8_lossy(output).lines() {
+            let Some(rest) = line.strip_prefix("test ") else {
+                continue;
+            };
+            if let Some(name) = rest.strip_suffix(" ... ok") {
+                count.passed += 1;
+                done.push(name.to_owned());
+            } else if let Some(name) = rest.strip_suffix(" ... FAILED") {
+                count.add_failure(name);
+                done.push(name.to_owned());
+            }
+        }
+        (count, done)
+    }
+
+    /// Both together.
+    pub fn and(mut self, other: Self) -> Self {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.failures.extend(other.failures);
+        self
+    }
+
     /// A test that is not one of Rust's test harness.
     pub fn of_one(name: &str, passed: bool) -> Self {
         let mut count = Self::default();
@@ -188,6 +215,16 @@ mod tests {
         let output = b"running 1 test\ntest a ... \nrunning 2 tests\ntest result: ok. 2 passed; 0 failed; 0 ignored\n";
         let count = Count::of(output);
         assert_eq!((count.passed, count.failed), (2, 1));
+    }
+
+    #[test]
+    fn what_was_done_before_a_crash_counts() {
+        let output = b"running 4 tests\ntest a ... ok\ntest b::c ... FAILED\ntest d ... ";
+        let (count, done) = Count::of_cut_off(output);
+        assert_eq!((count.passed, count.failed), (1, 1));
+        assert_eq!(done, ["a", "b::c"]);
+        let count = count.and(Count::of(b"test result: ok. 2 passed; 0 failed; 0 ignored"));
+        assert_eq!((count.passed, count.failed), (3, 1));
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! The end-to-end tests and the differential test, in guests.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::report::Count;
+use super::{DIFF, GUEST_CASES, Options};
+use crate::guest::{self, Machine};
+use crate::kernel::Kernel;
+use crate::workspace::{capture, cargo, step, target};
+
+/// How often a guest is booted for the tests of a kernel. The emulated processor stops now and then in code that the kernel changes
+/// while another processor executes it: that says nothing about cangw. A crash that cangw causes comes again.
+const BOOTS: usize = 2;
+
+/// The executables of the tests, as cargo reports them.
+pub fn programs() -> Result<Vec<PathBuf>> {
+    let messages = capture(
+        cargo()
+            .args([
+                "test",
+                "--package",
+                "cangw-tests",
+                "--release",
+                "--no-run",
+                "--message-format=json-render-diagnostics",
+            ])
+            .stderr(Stdio::inherit()),
+    )?;
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Value =
+            serde_json::from_str(line).context("cargo printed something else than JSON")?;
+        if message["reason"] == "compiler-artifact" && message["profile"]["test"] == true {
+            programs.extend(message["executable"].as_str().map(PathBuf::from));
+        }
+    }
+    if programs.is_empty() {
+        bail!("the package cangw-tests has no tests");
+    }
+    Ok(programs)
+}
+
+/// Runs the tests of all executables in one guest, and the differential test. One after the other, and so are their tests: they
+/// share the guest's CAN controllers, and the modules of its kernel. After a crash of the guest, another one goes on with the
+/// test at which it happened.
+pub fn run(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<Count> {
+    let mut left = programs
+        .iter()
+        .map(|program| Ok((program.clone(), names(program, options, kernel)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let machine = Machine {
+        can_hw: true,
+        // dockerd and its containers take most of it.
+        memory: 1536,
+        timeout: options.timeout,
+        ..Machine::default()
+    };
+    let label = format!("{:<5}", kernel.line.name());
+    let mut count = Count::default();
+    for boot in 1.. {
+        let command = command(&left, options.wants_diff());
+        match guest::boot(kernel, &machine, &label, &command)? {
+            Ok(outcome) => {
+                count = count.and(Count::of(&outcome.stdout));
+                return Ok(count.or_failed(outcome.status == 0, true));
+            }
+            Err(death) if boot == BOOTS => bail!("{}, for the second time", death.message),
+            Err(death) => {
+                let (before, done) = Count::of_cut_off(&death.stdout);
+                count = count.and(before);
+                for (_, names) in &mut left {
+                    names.retain(|name| !done.contains(name));
+                }
+                let first = left.iter().flat_map(|(_, names)| names).next();
+                step(format_args!(
+                    "{}\nThe emulated machine crashed in the test {}. It is booted once more, and goes on there",
+                    death.message,
+                    first.map_or(DIFF, String::as_str),
+                ));
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// The tests that the options want on a kernel.
+fn names(program: &Path, options: &Options, kernel: &Kernel) -> Result<Vec<String>> {
+    let mut command = Command::new(program);
+    command.args(["--list", "--format=terse"]);
+    command.args(&options.filter);
+    for name in options.skipped(kernel.line) {
+        command.args(["--skip", name]);
+    }
+    let list = capture(&mut command)?;
+    let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// What runs in the guest. What it says about the differential test is in the words of Rust's test harness.
+fn command(programs: &[(PathBuf, Vec<String>)], diff: bool) -> Vec<OsString> {
+    const RUN: &str = r#"diff=$1; name=$2; cases=$3; shift 3
+status=0
+while [ $# -gt 0 ]; do
+    "$1" --test-threads=1 --exact $2 || status=1
+    shift 2
+done
+if [ -n "$diff" ]; then
+    echo "running 1 test"
+    if "$diff" --cases "$cases" --seed 1; then
+        echo "test $name ... ok"
+        echo "test result: ok. 1 passed; 0 failed"
+    else
+        echo "test $name ... FAILED"
+        echo "test result: FAILED. 0 passed; 1 failed"
+        status=1
+    fi
+fi
+exit $status"#;
+    let mut command: Vec<OsString> = ["sh", "-c", RUN, "run"].map(OsString::from).to_vec();
+    command.push(if diff {
+        target().join("release/cangw-diff").into_os_string()
+    } else {
+        OsString::new()
+    });
+    command.extend([DIFF, GUEST_CASES].map(OsString::from));
+    for (program, names) in programs.iter().filter(|(_, names)| !names.is_empty()) {
+        command.extend([
+            program.clone().into_os_string(),
+            OsString::from(names.join(" ")),
+        ]);
+    }
+    command
+}
