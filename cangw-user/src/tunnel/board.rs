@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use cangw_common::abi::HubPort;
 use serde::{Deserialize, Serialize};
 
+use crate::counters::counters;
+
 /// How a peer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -33,24 +35,9 @@ impl PeerState {
     }
 }
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What became of frames and datagrams.
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-        #[serde(default)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
-
-        impl Counters {
-            /// All, with their names.
-            #[must_use]
-            pub fn all(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name)),*]
-            }
-        }
-    };
-}
-
 counters! {
+    /// What became of frames and datagrams.
+    Counters
     /// Frames that were sent to it.
     sent,
     /// Datagrams that were sent to it.

@@ -102,34 +102,8 @@ impl FromStr for Endpoint {
         if !path.bytes().all(is_plain) {
             return Err(wrong("a path has letters, digits and /-._~ only"));
         }
-        let (host, port) = if let Some(rest) = rest.strip_prefix('[') {
-            let (host, port) = rest
-                .split_once(']')
-                .ok_or_else(|| wrong("a bracket is missing"))?;
-            host.parse::<std::net::Ipv6Addr>()
-                .map_err(|_| wrong(&format!("{host} is no IPv6 address")))?;
-            (host, port)
-        } else {
-            match rest.find(':') {
-                Some(at) => rest.split_at(at),
-                None => (rest, ""),
-            }
-        };
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => transport.port(),
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits
-                .parse()
-                .map_err(|_| wrong(&format!("{digits:?} is no port, which is from 0 to 65535")))?,
-            _ => {
-                return Err(wrong(
-                    "what follows the host is no port; IPv6 addresses have brackets",
-                ));
-            }
-        };
-        let may_be = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
-        if host.is_empty() || host.len() > 253 || !host.bytes().all(may_be) {
-            return Err(wrong("the host is neither a name nor an address"));
-        }
+        let (host, port) = host_and_port(rest).map_err(|why| wrong(&why))?;
+        let port = port.unwrap_or_else(|| transport.port());
         Ok(Self {
             transport,
             host: host.to_owned(),
@@ -137,6 +111,37 @@ impl FromStr for Endpoint {
             path: path.to_owned(),
         })
     }
+}
+
+/// `HOST` or `HOST:PORT`, an IPv6 address in brackets.
+///
+/// # Errors
+/// Why it is neither.
+pub(crate) fn host_and_port(text: &str) -> Result<(&str, Option<u16>), String> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or("a bracket is missing")?;
+        host.parse::<std::net::Ipv6Addr>()
+            .map_err(|_| format!("{host} is no IPv6 address"))?;
+        (host, port)
+    } else {
+        match text.find(':') {
+            Some(at) => text.split_at(at),
+            None => (text, ""),
+        }
+    };
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => None,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            let port = digits.parse();
+            Some(port.map_err(|_| format!("{digits:?} is no port, which is from 0 to 65535"))?)
+        }
+        _ => return Err("what follows the host is no port; IPv6 addresses have brackets".into()),
+    };
+    let may_be = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':');
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(may_be) {
+        return Err("the host is neither a name nor an address".into());
+    }
+    Ok((host, port))
 }
 
 impl fmt::Display for Endpoint {

@@ -18,6 +18,8 @@ mod socket;
 pub mod store;
 pub mod tls;
 mod web;
+#[doc(hidden)]
+pub mod wires;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,14 +28,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_blocking};
+use tokio::task::LocalSet;
 use tracing::{info, warn};
 
 use self::backoff::Backoff;
 use self::board::{Board, PeerState, TunnelReport};
 use self::config::Tunnel;
 use self::endpoint::{Endpoint, Transport};
-use self::port::Ports;
+use self::port::{Ports, on_ports};
 use crate::error::{Error, Result};
 
 /// How long a tunnel that ends waits for what it has begun.
@@ -181,16 +183,6 @@ async fn keep_running(name: &str, context: &Context) {
     }
 }
 
-/// Does what takes a while with the ports.
-async fn on_ports<T: Send + 'static>(
-    ports: &Arc<dyn Ports>,
-    work: impl FnOnce(&dyn Ports) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let ports = Arc::clone(ports);
-    let done = spawn_blocking(move || work(&*ports)).await;
-    done.map_err(|e| Error::io("use the ports of a bus", io::Error::other(e)))?
-}
-
 /// The addresses of a peer, of which there is one at least.
 async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
     if let Some(address) = endpoint.address() {
@@ -209,4 +201,4 @@ async fn resolve(endpoint: &Endpoint) -> Result<Vec<SocketAddr>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cangw_common::abi::HubPort;
+use cangw_common::frame::FrameType;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::Socket;
 use socketcan::{CanFdSocket, Socket as _, SocketOptions as _};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::spawn_blocking;
 
-use super::codec::Frame;
 use crate::containers::fabric::{self, Bus, Fabric, Far, Kernel};
 use crate::containers::options::PortOptions;
 use crate::error::{Error, Result};
@@ -22,6 +24,8 @@ use crate::topology::host::buses_path;
 
 /// Bytes of frames and what the kernel keeps beside them that wait to be read: some thousand frames.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// Of `linux/can/raw.h`: the socket takes and gives CAN XL frames.
+const CAN_RAW_XL_FRAMES: (i32, i32) = (libc::SOL_CAN_RAW, 7);
 /// Between the name of a tunnel and the number of a port: in the interface on the bus, and in the one at the far end. No name has the first, so that what a
 /// tunnel that was killed left behind is known by it.
 const ON_BUS: char = '.';
@@ -84,7 +88,7 @@ impl KernelPorts {
     }
 
     /// A raw socket on the far end of a port.
-    fn socket(&self, interface: &str) -> Result<OwnedFd> {
+    fn socket(&self, interface: &str, mtu: u32) -> Result<OwnedFd> {
         let failed = |e| Error::io(format!("open {interface} on the bus"), e);
         let socket = NetNs::open(&self.namespace())?
             .enter(|| CanFdSocket::open(interface).map_err(failed))?;
@@ -92,6 +96,9 @@ impl KernelPorts {
         socket.set_nonblocking(true).map_err(failed)?;
         // Nobody else is to see here what it sends.
         socket.set_loopback(false).map_err(failed)?;
+        if mtu == FrameType::Xl.mtu() {
+            sockets::set_option(fd, CAN_RAW_XL_FRAMES, [1]).map_err(failed)?;
+        }
         setsockopt(&fd, sockopt::RxqOvfl, &1).map_err(|e| failed(e.into()))?;
         setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).map_err(|e| failed(e.into()))?;
         fd.try_clone_to_owned().map_err(failed)
@@ -104,18 +111,19 @@ impl KernelPorts {
 
 impl Ports for KernelPorts {
     fn open(&self, number: u32) -> Result<OwnedFd> {
-        let mtu = Kernel.mtu(&self.bus())?;
+        let bus = Kernel.mtu(&self.bus())?;
+        let mtu = bus.min(self.limits.mtu());
         let interface = format!("{}{FAR}{number}", self.tunnel);
         let port = fabric::Port {
             name: self.name(number),
-            mtu: mtu.min(self.limits.mtu()),
+            mtu,
             interface: interface.clone(),
             far: Far::In(self.namespace()),
         };
         // One that is there already may have other limits.
         Kernel.remove_port(&self.bus(), &port.name)?;
-        Kernel.make_port(&self.bus(), &port, self.limits.limits(mtu).as_ref())?;
-        let opened = self.socket(&interface);
+        Kernel.make_port(&self.bus(), &port, self.limits.limits(bus).as_ref())?;
+        let opened = self.socket(&interface, mtu);
         if opened.is_err() {
             let _ = Kernel.remove_port(&self.bus(), &port.name);
         }
@@ -156,14 +164,41 @@ pub fn sweep_others((topology, bus): (&str, &str), goes: impl Fn(&str) -> bool) 
     Ok(())
 }
 
+/// Does what takes a while with the ports.
+///
+/// # Errors
+/// Those of the work.
+pub(crate) async fn on_ports<T: Send + 'static>(
+    ports: &Arc<dyn Ports>,
+    work: impl FnOnce(&dyn Ports) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let ports = Arc::clone(ports);
+    let done = spawn_blocking(move || work(&*ports)).await;
+    done.map_err(|e| Error::io("use the ports of a bus", io::Error::other(e)))?
+}
+
+/// Takes a port off the bus. What it kept back.
+pub(crate) async fn close(ports: &Arc<dyn Ports>, number: u32) -> Option<HubPort> {
+    let closed = on_ports(ports, move |ports| {
+        // A port is closed in any case.
+        let kept = ports.kept_back().unwrap_or_default();
+        let kept = kept.get(&number).copied();
+        ports.close(number).map(|()| kept)
+    });
+    closed.await.unwrap_or_else(|e| {
+        tracing::warn!("{e}");
+        None
+    })
+}
+
 /// An open port.
-pub(super) struct Port {
+pub(crate) struct Port {
     socket: AsyncFd<Socket>,
 }
 
 /// What the bus did with frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Written {
+pub(crate) struct Written {
     pub taken: u64,
     pub refused: u64,
 }
@@ -185,21 +220,24 @@ impl Port {
         self.socket.async_io(READ, receive).await
     }
 
-    /// Gives frames to the bus.
-    pub async fn write(&self, frames: &[Frame]) -> io::Result<Written> {
-        let (mut written, mut rest) = (Written::default(), frames);
-        while !rest.is_empty() {
-            let batch = rest.iter().take(BATCH).map(Frame::socket_bytes);
-            let send = |socket: &Socket| sockets::send(socket.as_fd(), batch.clone(), None);
+    /// Gives frames to the bus, and counts those that it took or refused.
+    pub async fn write<'a>(
+        &self,
+        mut frames: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        written: &mut Written,
+    ) -> io::Result<()> {
+        while frames.len() != 0 {
+            let send =
+                |socket: &Socket| sockets::send(socket.as_fd(), frames.clone().take(BATCH), None);
             match self.socket.async_io(Interest::WRITABLE, send).await {
                 Ok(sent) => {
                     written.taken += sent as u64;
-                    rest = &rest[sent..];
+                    frames.nth(sent.saturating_sub(1));
                 }
                 // A CAN FD frame where there are none.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EMSGSIZE)) => {
                     written.refused += 1;
-                    rest = &rest[1..];
+                    frames.next();
                 }
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -207,6 +245,6 @@ impl Port {
                 Err(e) => return Err(e),
             }
         }
-        Ok(written)
+        Ok(())
     }
 }

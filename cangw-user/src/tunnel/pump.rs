@@ -10,9 +10,8 @@ use tokio::sync::Notify;
 
 use super::board::Board;
 use super::codec::Frame;
-use super::on_ports;
 use super::outgoing::{Outgoing, Packing};
-use super::port::{Port, Ports};
+use super::port::{self, Port, Ports, Written, on_ports};
 use crate::kernel::sockets::Inbox;
 
 /// A port of a peer.
@@ -114,12 +113,14 @@ impl Pump {
 
     /// Gives frames to the bus.
     pub async fn deliver(&self, frames: &[Frame]) -> io::Result<()> {
-        let written = self.port.write(frames).await?;
+        let mut written = Written::default();
+        let frames = frames.iter().map(Frame::socket_bytes);
+        let result = self.port.write(frames, &mut written).await;
         self.board.count(self.number, |counters| {
             counters.received += written.taken;
             counters.refused += written.refused;
         });
-        Ok(())
+        result
     }
 }
 
@@ -135,15 +136,7 @@ impl Drop for Pump {
 
 /// Takes a port off the bus. What it kept back is remembered.
 pub(super) async fn close(ports: &Arc<dyn Ports>, board: &Board, number: u32) {
-    let closed = on_ports(ports, move |ports| {
-        // A port is closed in any case.
-        let kept = ports.kept_back().unwrap_or_default();
-        let kept = kept.get(&number).copied();
-        ports.close(number).map(|()| kept)
-    });
-    match closed.await {
-        Ok(Some(port)) => board.count(number, |counters| counters.add_kept_back(&port)),
-        Ok(None) => {}
-        Err(e) => tracing::warn!("{e}"),
+    if let Some(port) = port::close(ports, number).await {
+        board.count(number, |counters| counters.add_kept_back(&port));
     }
 }

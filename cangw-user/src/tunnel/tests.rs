@@ -4,87 +4,21 @@ mod streams;
 mod web;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use cangw_common::abi::HubPort;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
-use socket2::Socket;
 
 use super::board::{Counters, PeerReport};
 use super::codec::tests::{classic as frame, datagram};
 use super::codec::{Frame, HEAD, decode_datagram};
 use super::config::TunnelTable;
+use super::wires::Wires;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes.
-const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// A bus of which the test has the other ends of all ports.
-#[derive(Default)]
-struct Wires {
-    ends: Mutex<BTreeMap<u32, Socket>>,
-}
-
-impl Ports for Wires {
-    fn open(&self, number: u32) -> Result<OwnedFd> {
-        let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
-        let pair = socketpair(AddressFamily::Unix, kind, None, flags);
-        let (port, end) = pair.expect("a pair of sockets");
-        let port = Socket::from(port);
-        port.set_nonblocking(true).expect("a socket");
-        let end = Socket::from(end);
-        end.set_read_timeout(Some(LONG)).expect("a socket");
-        for socket in [&port, &end] {
-            setsockopt(&socket.as_fd(), sockopt::SndBuf, &(4 << 20)).expect("a socket");
-        }
-        self.ends.lock().expect("a lock").insert(number, end);
-        Ok(port.into())
-    }
-
-    fn close(&self, number: u32) -> Result<()> {
-        self.ends.lock().expect("a lock").remove(&number);
-        Ok(())
-    }
-
-    fn kept_back(&self) -> Result<BTreeMap<u32, HubPort>> {
-        Ok(BTreeMap::new())
-    }
-
-    fn sweep(&self) -> Result<()> {
-        self.ends.lock().expect("a lock").clear();
-        Ok(())
-    }
-}
-
-impl Wires {
-    /// The other end of a port, when it is there.
-    fn end(&self, number: u32) -> Socket {
-        wait("a port", || {
-            let ends = self.ends.lock().expect("a lock");
-            ends.get(&number)
-                .map(|end| end.try_clone().expect("a socket"))
-        })
-    }
-
-    fn send(&self, number: u32, frame: &Frame) {
-        self.end(number)
-            .send(frame.socket_bytes())
-            .expect("a frame is taken");
-    }
-
-    fn receive(&self, number: u32) -> Frame {
-        let mut bytes = [0; 72];
-        let read = self.end(number).read(&mut bytes).expect("a frame");
-        Frame::from_socket(&bytes[..read]).expect("a frame")
-    }
-}
-
-fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -171,12 +105,7 @@ fn datagrams_of_several_clients_come_and_go() {
         wait("a port", || {
             let _ = client.send(&datagram(0, &[frame(0x100 + number, &[1])]));
             thread::sleep(Duration::from_millis(20));
-            lab.wires
-                .ends
-                .lock()
-                .expect("a lock")
-                .get(&number)
-                .map(|_| ())
+            lab.wires.find(number).map(drop)
         });
         assert_eq!(lab.wires.receive(number), frame(0x100 + number, &[1]));
         lab.wires.send(number, &frame(0x200 + number, &[2, 3]));
@@ -207,7 +136,7 @@ fn strangers_get_nothing() {
         (lab.running.report("").strangers > 0).then_some(())
     });
     assert_eq!(lab.running.report("").peers, []);
-    assert!(lab.wires.ends.lock().expect("a lock").is_empty());
+    assert!(lab.wires.find(0).is_none());
 }
 
 /// A network that loses, repeats and moves datagrams: a million frames, and the counters say to the piece what it did.
@@ -334,7 +263,7 @@ fn a_million_frames_over_a_bad_network() {
 
 /// Takes what has come out of a tunnel off its port.
 fn drain(lab: &Lab) {
-    if let Some(end) = lab.wires.ends.lock().expect("a lock").get(&0) {
+    if let Some(end) = lab.wires.find(0) {
         let mut bytes = [std::mem::MaybeUninit::uninit(); 72];
         while end
             .recv_with_flags(&mut bytes, libc::MSG_DONTWAIT)
