@@ -11,10 +11,10 @@ mod keeper;
 mod metrics;
 mod orders;
 mod patience;
+mod runners;
 mod scrapes;
 mod session;
 mod shared;
-mod tunnels;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -18,6 +18,7 @@ use cangw_common::frame::FrameType;
 pub use self::ecu::EcuHandle;
 use self::plan::{BusShape, Handling, Shape};
 use crate::error::Result;
+use crate::federation::config::Federation;
 use crate::file::names::Dbcs;
 use crate::kernel::can::CanConfig;
 use crate::options::{Action, Policy};
@@ -33,6 +34,8 @@ pub struct Topology {
     pub buses: BTreeMap<String, Bus>,
     /// The ECUs, by name.
     pub ecus: BTreeMap<String, Ecu>,
+    /// What shares its buses with other hosts.
+    pub federation: Option<Federation>,
     /// The tunnels, by name.
     pub tunnels: BTreeMap<String, Tunnel>,
     /// Rules whose source and target are buses, oldest first.
@@ -119,6 +122,10 @@ impl Topology {
         described.is_some_and(|bus| bus.device.is_none() || bus.containers)
             || self.ports(bus).next().is_some()
             || self.tunnels.values().any(|tunnel| tunnel.bus == bus)
+            || self
+                .federation
+                .as_ref()
+                .is_some_and(|federation| federation.buses.contains_key(bus))
     }
 
     /// Rules between the interfaces of buses that have a real device and ECUs: all frames pass, whatever routes say.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Call;
 use crate::capture::Capture;
+use crate::federation::report::FederationReport;
 use crate::kernel::can_status::BusState;
 use crate::tunnel::board::TunnelReport;
 use crate::tunnel::config::TunnelTable;
@@ -143,6 +144,17 @@ impl Call for TunnelList {
     type Reply = Vec<TunnelReport>;
 }
 
+/// What shares buses with other hosts, and these.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {}
+
+impl Call for Peers {
+    const ID: &'static str = "peers";
+    const CHANGES: bool = false;
+    type Reply = Vec<FederationReport>;
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
@@ -201,4 +213,5 @@ pub const ALL: &[(&str, bool)] = &[
     (TunnelAdd::ID, TunnelAdd::CHANGES),
     (TunnelRemove::ID, TunnelRemove::CHANGES),
     (TunnelList::ID, TunnelList::CHANGES),
+    (Peers::ID, Peers::CHANGES),
 ];

@@ -351,6 +351,12 @@ pub enum Command {
     /// Tunnels: buses over a network, in cannelloni's protocol
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// List the hosts that share buses with this one: since when, delay, loss
+    Peers {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the CAN networks of containers, with the counters of their ports
     Networks {
         /// As JSON

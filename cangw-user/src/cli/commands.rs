@@ -9,8 +9,8 @@ use clap::CommandFactory as _;
 use super::args::{Cli, Command, InterfaceCommand, RuleCommand, SettingsCommand};
 use super::daemon::Daemon;
 use super::{
-    complete, containers, dump, export, import, output, probe, top, topology, tunnel, verdict,
-    watch,
+    complete, containers, dump, export, import, output, peers, probe, top, topology, tunnel,
+    verdict, watch,
 };
 use crate::api::client::Door;
 use crate::api::methods::{
@@ -94,6 +94,7 @@ pub(super) fn run(command: Command) -> Result<()> {
         Command::Graph { file, format } => topology::graph(&file, format),
         Command::Status { json } => topology::status(json),
         Command::Tunnel(command) => tunnel::run(command),
+        Command::Peers { json } => peers::run(json),
         Command::Networks { json } => containers::networks(json),
         Command::Doctor { fix, json } => containers::doctor(fix, json),
         Command::Exec { ecu, command } => topology::exec(&ecu, &command),

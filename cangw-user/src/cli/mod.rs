@@ -10,6 +10,7 @@ mod export;
 mod import;
 mod options;
 mod output;
+mod peers;
 mod probe;
 mod top;
 mod topology;

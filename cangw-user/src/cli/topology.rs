@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::commands::read;
-use super::{output, tunnel};
+use super::{output, peers, tunnel};
 use crate::api::client::Door;
 use crate::api::methods::{Diff, Done, Down, Status, Up};
 use crate::error::Result;
@@ -34,9 +34,9 @@ pub(super) fn up(file: &str) -> Result<()> {
         }
         _ => {
             Host::open()?.up(&topology, &mut tell)?;
-            if !topology.tunnels.is_empty() {
+            if !topology.tunnels.is_empty() || topology.federation.is_some() {
                 tell(
-                    &"tunnels are run by cangwd only: put the file into /etc/cangw, and `systemctl reload cangwd` takes it up",
+                    &"tunnels and federations are run by cangwd only: put the file into /etc/cangw, and `systemctl reload cangwd` takes it up",
                 );
             }
             Ok(())
@@ -118,6 +118,9 @@ pub(super) fn status(json: bool) -> Result<()> {
             }
             for report in &topology.tunnels {
                 tunnel::write(out, "  ", report)?;
+            }
+            if let Some(federation) = &topology.federation {
+                peers::write(out, "  ", federation)?;
             }
             for route in &topology.routes {
                 let waits = route.waiting_for.as_ref();

@@ -10,8 +10,8 @@ use std::time::Instant;
 use tracing::info;
 
 use super::failures::{Failures, RETRY};
+use super::runners::Wanted;
 use super::shared::Shared;
-use super::tunnels::Wanted;
 use crate::api::methods::{Done, Down, Up};
 use crate::api::refused;
 use crate::api::service::{HealthReport, TunnelAdd, TunnelRemove};
@@ -19,12 +19,14 @@ use crate::containers;
 use crate::containers::fabric::{Fabric as _, HIDDEN, Kernel};
 use crate::containers::networks::Networks;
 use crate::error::{Error, Result};
+use crate::federation;
+use crate::federation::config::Federation;
 use crate::folder::entries;
 use crate::gateway::Gateway;
 use crate::kernel::netns::NetNs;
 use crate::topology::Topology;
 use crate::topology::host::{Host, Stubborn, buses_path};
-use crate::tunnel::config::check_name;
+use crate::tunnel::config::{Tunnel, check_name};
 use crate::tunnel::port::sweep_others;
 use crate::tunnel::store::Store;
 
@@ -355,7 +357,7 @@ impl Keeper {
     }
 
     /// The tunnels that are to run; and those that cannot, and why.
-    fn tunnels(&self) -> (Wanted, Vec<String>) {
+    fn tunnels(&self) -> (Wanted<Tunnel>, Vec<String>) {
         let mut errors = Vec::new();
         let mut wanted = Wanted::new();
         for topology in &self.topologies {
@@ -386,13 +388,23 @@ impl Keeper {
         (wanted, errors)
     }
 
+    /// The federations that are to run.
+    fn federations(&self) -> Wanted<Federation> {
+        let federations = self.topologies.iter().filter_map(|topology| {
+            let key = (topology.name.clone(), federation::NAME.to_owned());
+            Some((key, topology.federation.clone()?))
+        });
+        federations.collect()
+    }
+
     /// Takes the ports of tunnels off the buses that no tunnel has which is to run. Those that run take care of theirs.
-    fn sweep(&self, wanted: &Wanted) -> Result<()> {
+    fn sweep(&self, wanted: &Wanted<Tunnel>) -> Result<()> {
         for topology in &self.topologies {
             for bus in topology.buses.keys() {
                 let is_gone = |name: &str| {
                     let key = (topology.name.clone(), name.to_owned());
-                    !wanted.contains_key(&key)
+                    let is_federation = name == federation::NAME && topology.federation.is_some();
+                    !is_federation && !wanted.contains_key(&key)
                 };
                 sweep_others((&topology.name, bus), is_gone)?;
             }
@@ -400,12 +412,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Ends the tunnels that are not to run any more.
+    /// Ends the tunnels and federations that are not to run any more.
     fn end_tunnels(&self) {
         self.shared.tunnels.end_others(&self.tunnels().0);
+        self.shared.federations.end_others(&self.federations());
     }
 
-    /// Lets those tunnels run that are to, and no other.
+    /// Lets those tunnels and federations run that are to, and no other.
     fn keep_tunnels(&mut self, outcome: &mut Outcome) {
         let (wanted, errors) = self.tunnels();
         outcome.errors.extend(errors);
@@ -418,8 +431,10 @@ impl Keeper {
                 }
             }
         }
-        self.shared.tunnels.end_others(&wanted);
-        for error in self.shared.tunnels.start(&wanted) {
+        self.end_tunnels();
+        let mut failed = self.shared.tunnels.start(&wanted);
+        failed.extend(self.shared.federations.start(&self.federations()));
+        for error in failed {
             outcome.errors.push(error.to_string());
             outcome.again_at(Instant::now() + RETRY);
         }

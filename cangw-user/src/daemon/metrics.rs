@@ -17,6 +17,7 @@ use crate::api::service::HealthReport;
 use crate::containers::names::short;
 use crate::containers::report::PortReport;
 use crate::error::{Error, Result};
+use crate::federation::report::{FederationReport, HostState};
 use crate::gateway::RuleReport;
 use crate::kernel::can_status::{BusState, CanStatus};
 use crate::tunnel::board::{PeerReport, PeerState, TunnelReport};
@@ -126,6 +127,7 @@ impl Collector for Scrape {
         self.interfaces(&mut writer)?;
         self.ports(&mut writer)?;
         self.tunnels(&mut writer)?;
+        self.federations(&mut writer)?;
         self.daemon(&mut writer)
     }
 }
@@ -314,6 +316,60 @@ impl Scrape {
             "tunnel_peer_events",
             "What became of the frames and datagrams of a tunnel's peer; lost ones are counted back when they come late",
             events,
+        )
+    }
+
+    fn federations(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let topologies = self.top.topologies.iter();
+        let all: Vec<&FederationReport> = topologies.flat_map(|t| &t.federation).collect();
+        let hosts = || {
+            let hosts = all.iter().flat_map(|federation| {
+                let topology = federation.topology.as_str();
+                federation.hosts.iter().map(move |host| (topology, host))
+            });
+            hosts.map(|(topology, host)| {
+                let labels = vec![("topology", topology), ("host", host.host.as_str())];
+                (labels, host)
+            })
+        };
+        let up =
+            hosts().map(|(labels, host)| (labels, u64::from(host.state == HostState::Connected)));
+        writer.gauges(
+            "federation_host_connected",
+            "Whether a host that shares buses is there",
+            up,
+        )?;
+        let events = hosts().flat_map(|(labels, host)| {
+            host.received.iter().flat_map(move |(bus, received)| {
+                let labels = labels.clone();
+                received.all().into_iter().map(move |(event, count)| {
+                    let more = [("bus", bus.as_str()), ("event", event)];
+                    (labels.iter().copied().chain(more).collect(), count)
+                })
+            })
+        });
+        writer.counters(
+            "federation_received_events",
+            "What became of the frames of another host",
+            events,
+        )?;
+        let sent = all.iter().flat_map(|federation| {
+            federation.buses.iter().flat_map(move |(bus, report)| {
+                report.sent.all().into_iter().map(move |(event, count)| {
+                    let topology = federation.topology.as_str();
+                    let labels = vec![
+                        ("topology", topology),
+                        ("bus", bus.as_str()),
+                        ("event", event),
+                    ];
+                    (labels, count)
+                })
+            })
+        });
+        writer.counters(
+            "federation_sent_events",
+            "What became of the frames of a bus on their way to other hosts",
+            sent,
         )
     }
 

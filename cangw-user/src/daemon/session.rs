@@ -19,7 +19,7 @@ use super::patience::Patience;
 use crate::api::client::namespace_number;
 use crate::api::methods::{self, Down, Status, Top, Up};
 use crate::api::service::{
-    self, Empty, Health, HealthReport, OpenSocket, Reload, Subscribe, TunnelAdd, TunnelList,
+    self, Empty, Health, HealthReport, OpenSocket, Peers, Reload, Subscribe, TunnelAdd, TunnelList,
     TunnelRemove, Version, VersionReport,
 };
 use crate::api::{self, Answer, Call, LONGEST, Method as _, Request, refused, value};
@@ -168,10 +168,15 @@ impl<'a> Session<'a> {
                 let shared = Arc::clone(&self.control.shared);
                 alone(&self.work(move || Ok(shared.tunnels.reports())).await?)
             }
+            Peers::ID => {
+                let Peers {} = request.call()?;
+                let shared = Arc::clone(&self.control.shared);
+                alone(&self.work(move || Ok(shared.federations.reports())).await?)
+            }
             Status::ID => {
                 let (status, shared) =
                     (request.call::<Status>()?, Arc::clone(&self.control.shared));
-                let look = move || Ok(shared.tunnels.beside(status.perform()?));
+                let look = move || Ok(shared.beside(status.perform()?));
                 alone(&self.work(look).await?)
             }
             Top::ID => {

@@ -4,10 +4,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::keeper::Outcome;
-use super::tunnels::Tunnels;
+use super::runners::Runners;
 use crate::api::Method as _;
 use crate::api::methods::{Top, TopReport};
 use crate::error::Result;
+use crate::federation::config::Federation;
+use crate::topology::host::TopologyReport;
+use crate::tunnel::config::Tunnel;
 
 /// What was found and done last, for those who ask.
 #[derive(Default)]
@@ -16,7 +19,9 @@ pub(super) struct Shared {
     /// Since when a pass has been running.
     busy: Mutex<Option<Instant>>,
     /// The tunnels that run.
-    pub tunnels: Tunnels,
+    pub tunnels: Runners<Tunnel>,
+    /// The federations that run.
+    pub federations: Runners<Federation>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -36,8 +41,22 @@ impl Shared {
     /// All that `cangw top` shows, with the tunnels.
     pub fn top(&self, top: Top) -> Result<TopReport> {
         let mut report = top.perform()?;
-        report.topologies = self.tunnels.beside(report.topologies);
+        report.topologies = self.beside(report.topologies);
         Ok(report)
+    }
+
+    /// Topologies with what runs on their buses.
+    pub fn beside(&self, mut topologies: Vec<TopologyReport>) -> Vec<TopologyReport> {
+        let (tunnels, federations) = (self.tunnels.reports(), self.federations.reports());
+        for topology in &mut topologies {
+            let is_its = |name: &str| name == topology.name;
+            let tunnels = tunnels.iter().filter(|report| is_its(&report.topology));
+            topology.tunnels = tunnels.cloned().collect();
+            let mut federations = federations.iter();
+            let federation = federations.find(|report| is_its(&report.topology));
+            topology.federation = federation.cloned();
+        }
+        topologies
     }
 
     /// When a pass begins, and `None` when it ends.

@@ -16,6 +16,7 @@ use super::marks::{forget_dead, has_mark, mark, marked, unmark};
 use super::plan::{BusShape, Handling, Port, Shape, Step, plan};
 use super::{Topology, is_name};
 use crate::error::{Error, Result};
+use crate::federation::report::FederationReport;
 use crate::folder::entries;
 use crate::gateway::{Absent, Gateway, InterfaceChange, RuleReport};
 use crate::kernel::can::{self, CanConfig};
@@ -80,6 +81,9 @@ pub struct TopologyReport {
     /// The tunnels on its buses, which `cangwd` knows of.
     #[serde(default)]
     pub tunnels: Vec<TunnelReport>,
+    /// What shares its buses with other hosts, which `cangwd` knows of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub federation: Option<FederationReport>,
 }
 
 /// A virtual bus that is up.
@@ -258,6 +262,7 @@ impl Host {
                 ecus: shape.ecus,
                 routes: own.cloned().collect(),
                 tunnels: Vec::new(),
+                federation: None,
                 name,
             });
         }

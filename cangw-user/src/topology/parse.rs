@@ -1,4 +1,4 @@
-//! A topology file in TOML: `version`, `name`, `[bus.…]`, `[ecu.…]`, `[tunnel.…]`, `[[route]]`.
+//! A topology file in TOML: `version`, `name`, `[bus.…]`, `[ecu.…]`, `[tunnel.…]`, `[federation]`, `[[route]]`.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{Bus, Device, Ecu, Topology, is_name};
 use crate::error::{Error, Result};
+use crate::federation::config::{Federation, FederationTable};
 use crate::file::names::Dbcs;
 use crate::file::places::{error_at, from_toml};
 use crate::file::tables::{RuleTable, version};
@@ -19,6 +20,8 @@ use crate::tunnel::config::{Tunnel, TunnelTable, check_name};
 /// ISO 11898-1, and what drivers of the kernel take.
 const BITRATES: RangeInclusive<u32> = 1..=1_000_000;
 const DATA_BITRATES: RangeInclusive<u32> = 1..=20_000_000;
+const FILES: &str =
+    "files of certificates are not read for others; put the topology into the daemon's folder";
 /// What a name of a topology, a bus or an ECU is.
 const NAME: &str = "at most 15 letters, digits, `-` and `_`, the first a letter";
 
@@ -34,6 +37,7 @@ struct Tables {
     ecu: BTreeMap<String, EcuTable>,
     #[serde(default)]
     tunnel: BTreeMap<String, TunnelTable>,
+    federation: Option<FederationTable>,
     #[serde(default)]
     route: Vec<RuleTable>,
 }
@@ -71,6 +75,7 @@ pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
         buses: source.buses(tables.bus)?,
         ecus: BTreeMap::new(),
         tunnels: BTreeMap::new(),
+        federation: None,
         routes: Vec::new(),
         name: tables.name,
     };
@@ -83,8 +88,10 @@ pub(super) fn parse(file: &str, text: &str, dbcs: Dbcs) -> Result<Topology> {
     }
     let ecus = source.ecus(tables.ecu, &topology)?;
     let tunnels = source.tunnels(tables.tunnel, &topology, dbcs.folder())?;
+    let federation = source.federation(tables.federation, &topology, dbcs.folder())?;
     let topology = Topology {
         ecus,
+        federation,
         tunnels,
         ..topology
     };
@@ -188,8 +195,7 @@ impl Source<'_> {
             if let Some(folder) = folder {
                 table.at_folder(folder);
             } else if table.has_files() {
-                let message = "files of certificates are not read for others; put the topology into the daemon's folder";
-                return Err(refuse("", message.into()));
+                return Err(refuse("", FILES.into()));
             }
             if !topology.buses.contains_key(&table.bus) {
                 return Err(refuse("bus", no_bus(&table.bus, topology)));
@@ -199,6 +205,32 @@ impl Source<'_> {
             Ok((name, tunnel))
         };
         tables.into_iter().map(one).collect()
+    }
+
+    fn federation(
+        &self,
+        table: Option<FederationTable>,
+        topology: &Topology,
+        folder: Option<&Path>,
+    ) -> Result<Option<Federation>> {
+        let Some(mut table) = table else {
+            return Ok(None);
+        };
+        let refuse = |key: &str, message| self.error(&["federation", key], message);
+        if let Some(folder) = folder {
+            table.at_folder(folder);
+        } else if table.has_files() {
+            return Err(refuse("", FILES.into()));
+        }
+        for bus in table.bus.keys() {
+            if !topology.buses.contains_key(bus) {
+                let path = ["federation", "bus", bus];
+                return Err(self.error(&path, no_bus(bus, topology)));
+            }
+        }
+        let federation = table.check(&topology.name);
+        let federation = federation.map_err(|(key, message)| refuse(key, message))?;
+        Ok(Some(federation))
     }
 
     /// A bus that is a device and a virtual bus beside it has two interfaces on the gateway, between which all frames pass.
@@ -214,7 +246,7 @@ impl Source<'_> {
             }
             if let Some((other, _)) = is_device(name) {
                 let message = format!(
-                    "{name} has ECUs, tunnels or containers, and so an interface of its name beside its device; give the bus another name"
+                    "{name} has ECUs, tunnels, a federation or containers, and so an interface of its name beside its device; give the bus another name"
                 );
                 return Err(self.error(&["bus", other, "device"], message));
             }
@@ -224,7 +256,7 @@ impl Source<'_> {
             ] {
                 if is_so {
                     let message = format!(
-                        "{name} has a device and ECUs, tunnels or containers, between which all frames pass; remove this, or give them a virtual bus and routes"
+                        "{name} has a device and ECUs, tunnels, a federation or containers, between which all frames pass; remove this, or give them a virtual bus and routes"
                     );
                     return Err(self.error(&["bus", name, key], message));
                 }

@@ -191,6 +191,11 @@ pub struct Tunnel {
 /// # Errors
 /// Why it is none.
 pub fn check_name(name: &str) -> Result<(), String> {
+    if name == crate::federation::NAME {
+        return Err(format!(
+            "{name} is the name of what shares buses with other hosts; give the tunnel another name"
+        ));
+    }
     if is_name(name) && name.len() <= LONGEST_NAME {
         return Ok(());
     }
