@@ -11,6 +11,7 @@ mod edits;
 mod engines;
 mod fan_out;
 mod faults;
+mod federation;
 mod firewall;
 mod flood;
 mod import;

@@ -1,18 +1,14 @@
 //! Tunnels in cannelloni's protocol: many clients on one port, two gateways over a network that fails, and what is left behind.
 
-use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cangw::tunnel::codec;
-use cangw_tests::daemon::Daemon;
 use cangw_tests::frame::{BRS, Frame};
 use cangw_tests::module;
 use cangw_tests::namespace::Namespace;
-use cangw_tests::socket::CanSocket;
-use cangw_tests::tool::{Answer, Cangw};
+use cangw_tests::site::Site;
 use serde_json::Value;
 
 use crate::topologies::SILENCE;
@@ -23,54 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// `CAN_RTR_FLAG`
 const REMOTE: u32 = 0x4000_0000;
 
-/// A gateway with a daemon and a topology.
-struct Site {
-    name: String,
-    gateway: Namespace,
-    folder: PathBuf,
-    daemon: Option<Daemon>,
+/// What is asked of tunnels.
+trait Tunnels {
+    fn tunnel(&self, name: &str) -> Value;
+    fn until(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value;
+    fn client(&self, from: &str, to: u16) -> UdpSocket;
 }
 
-impl Site {
-    /// One whose topology is called so, with the bus `body`, the ECU `engine` on it, and tunnels.
-    fn new(name: &str, tunnels: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("cangw-{name}-{}", std::process::id()));
-        fs::create_dir(&folder).expect("a folder can be made");
-        let topology = format!(
-            "version = 1\nname = \"{name}\"\n[bus.body]\n[ecu.engine]\ninterfaces = {{ can0 = \"body\" }}\n{tunnels}"
-        );
-        fs::write(folder.join("topology.toml"), topology).expect("a file can be written");
-        Self {
-            name: name.to_owned(),
-            gateway: Namespace::new(name),
-            folder,
-            daemon: None,
-        }
-    }
-
-    fn start(&mut self) {
-        let path = |name: &str| self.folder.join(name).display().to_string();
-        let (socket, topology) = (path("socket"), path("topology.toml"));
-        let environment = [("STATE_DIRECTORY", &*self.folder)];
-        let arguments = ["--socket", &socket, &topology];
-        self.daemon = Some(Daemon::start_with(&self.gateway, &environment, &arguments));
-    }
-
-    fn engine(&self) -> CanSocket {
-        CanSocket::open(
-            &Namespace::of_others(&format!("{}.engine", self.name)),
-            "can0",
-        )
-    }
-
-    fn cangw(&self, arguments: &str) -> Answer {
-        let mut command = Cangw::Ours.command(&self.gateway);
-        command
-            .args(arguments.split_whitespace())
-            .env("CANGW_SOCKET", self.folder.join("socket"));
-        command.output().expect("cangw runs").into()
-    }
-
+impl Tunnels for Site {
     /// A tunnel as `cangw status` shows it.
     fn tunnel(&self, name: &str) -> Value {
         let answer = self.cangw("status --json");
@@ -103,22 +59,6 @@ impl Site {
         }
     }
 
-    fn log(&self) -> String {
-        self.daemon.as_ref().map(Daemon::log).unwrap_or_default()
-    }
-
-    /// Interfaces of tunnels in the namespace of the buses.
-    fn ports(&self) -> Vec<String> {
-        let links = Namespace::of_others(&self.name).output("ip", &["-brief", "link"]);
-        let names = links
-            .lines()
-            .filter_map(|line| line.split(['@', ' ']).next());
-        names
-            .filter(|name| name.contains('.'))
-            .map(str::to_owned)
-            .collect()
-    }
-
     fn client(&self, from: &str, to: u16) -> UdpSocket {
         self.gateway.enter(|| {
             let socket = UdpSocket::bind((from, 0)).expect("a socket");
@@ -127,14 +67,6 @@ impl Site {
             socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
             socket
         })
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.daemon = None;
-        let _ = Cangw::Ours.run(&self.gateway, &format!("down {}", self.name));
-        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

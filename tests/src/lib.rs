@@ -15,6 +15,7 @@ pub mod model;
 pub mod module;
 pub mod namespace;
 pub mod recording;
+pub mod site;
 pub mod socket;
 pub mod sys;
 pub mod tool;
