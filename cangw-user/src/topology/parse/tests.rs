@@ -123,7 +123,7 @@ fn what_is_wrong_is_named() {
         (
             "can0 = \"body\", ",
             "can0 = \"obd\", ",
-            "10: bus.obd.policy: obd has a device and ECUs, tunnels or containers, between which all frames pass",
+            "10: bus.obd.policy: obd has a device and ECUs, tunnels, a federation or containers, between which all frames pass",
         ),
         (
             "can0 = \"body\", ",
@@ -317,6 +317,27 @@ fn a_real_bus_with_ecus_is_two() {
     );
 }
 
+#[test]
+fn federations_share_buses_that_there_are() {
+    let text = "version = 1\nname = 'car'\n[bus.body]\n[bus.obd]\ndevice = 'can0'\n[federation]\nscout = true\n";
+    let topology = Topology::parse("f", &format!("{text}[federation.bus.obd]")).unwrap();
+    let federation = topology.federation.as_ref().expect("a federation");
+    assert_eq!(federation.realm, "car");
+    assert!(topology.is_hub("obd"), "a device gets a bus beside it");
+    for (more, message) in [
+        ("[federation.bus.none]", "federation.bus.none: "),
+        ("lease = '5'\n[federation.bus.body]", "federation.lease"),
+        ("", "federation: a federation shares buses"),
+        (
+            "[federation.bus.body]\n[tunnel.federation]\nbus = 'body'\nconnect = 'udp://h'",
+            "give the tunnel another name",
+        ),
+    ] {
+        let error = Topology::parse("f", &format!("{text}{more}")).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
+
 /// The schema for editors names the keys that there are, and no others.
 #[test]
 fn the_schema_has_all_keys() {
@@ -332,6 +353,14 @@ fn the_schema_has_all_keys() {
         (
             tunnel,
             "version = 1\nname = 'a'\n[tunnel.a]\nzzz = 1".to_owned(),
+        ),
+        (
+            "/properties/federation",
+            "version = 1\nname = 'a'\n[federation]\nzzz = 1".to_owned(),
+        ),
+        (
+            "/properties/federation/properties/bus/additionalProperties",
+            "version = 1\nname = 'a'\n[federation.bus.a]\nzzz = 1".to_owned(),
         ),
         (
             "/properties/route/items",
