@@ -266,10 +266,14 @@ fn an_outage(net: &Net, engines: &[CanSocket]) {
         "{report:#}"
     );
     // The other two have heard each other all the time, and each frame once.
-    for engine in &engines[..2] {
+    for (site, engine) in net.sites.iter().zip(engines).take(2) {
         let seen = engine.drain();
         let numbers = seen.iter().map(|frame| frame.data()[0]);
-        assert!(numbers.eq(0..number), "{seen:?}");
+        assert!(
+            numbers.eq(0..number),
+            "{number}: {seen:?}\n{}",
+            site.cangw("peers").stdout
+        );
     }
     assert!(
         engines[2].drain().is_empty(),
