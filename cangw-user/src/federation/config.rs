@@ -30,7 +30,7 @@ const LONGEST_NAME: usize = 63;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// With all others that it is connected to, and with those that they know of.
+    /// With all others that it is connected to.
     #[default]
     Peer,
     /// Through a router.
@@ -128,6 +128,8 @@ pub struct FederationTable {
     pub connect: Vec<Locator>,
     /// Whether it looks for others on the local network.
     pub scout: bool,
+    /// Whether it connects to hosts of which others tell.
+    pub gossip: bool,
     /// Frames that are older are thrown away.
     pub max_age: Option<Span>,
     /// Silence after which a host is lost.
@@ -206,6 +208,8 @@ pub struct Federation {
     pub connect: Vec<Locator>,
     /// Whether it looks for others on the local network.
     pub scout: bool,
+    /// Whether it connects to hosts of which others tell.
+    pub gossip: bool,
     /// Frames that are older are thrown away.
     pub max_age: Duration,
     /// Silence after which a host is lost.
@@ -277,6 +281,7 @@ impl FederationTable {
             listen: self.listen.clone(),
             connect: self.connect.clone(),
             scout: self.scout,
+            gossip: self.gossip,
             max_age,
             lease,
             files: self.files()?,

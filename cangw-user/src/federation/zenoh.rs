@@ -76,8 +76,7 @@ fn configuration(federation: &Federation) -> Result<zenoh::Config, EngineError> 
     set("listen/endpoints", json!(places(&federation.listen)))?;
     set("connect/endpoints", json!(places(&federation.connect)))?;
     set("scouting/multicast/enabled", json!(federation.scout))?;
-    // What peers that were named know of others: without it, two peers of a third do not hear each other.
-    set("scouting/gossip/enabled", json!(true))?;
+    set("scouting/gossip/enabled", json!(federation.gossip))?;
     set(
         "transport/link/tx/lease",
         json!(federation.lease.as_millis() as u64),

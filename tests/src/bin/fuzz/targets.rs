@@ -4,6 +4,7 @@ mod api;
 mod bytes;
 mod containers;
 mod dbc;
+mod federation;
 mod text;
 mod topology;
 mod tunnel;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Target> {
         .chain(topology::targets())
         .chain(api::targets())
         .chain(containers::targets())
+        .chain(federation::targets())
         .chain(tunnel::targets())
         .collect()
 }
