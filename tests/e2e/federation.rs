@@ -265,14 +265,22 @@ fn an_outage(net: &Net, engines: &[CanSocket]) {
         report["buses"]["body"]["lost_hosts"][0], "right",
         "{report:#}"
     );
-    // The other two have heard each other all the time, and each frame once.
-    for (site, engine) in net.sites.iter().zip(engines).take(2) {
+    // The other two go on: in order, no frame twice, and the few that can be missing are counted.
+    for (place, (site, engine)) in net.sites.iter().zip(engines).take(2).enumerate() {
         let seen = engine.drain();
-        let numbers = seen.iter().map(|frame| frame.data()[0]);
+        let numbers: Vec<u8> = seen.iter().map(|frame| frame.data()[0]).collect();
+        let report = peers(site);
+        let other = host(&report, ["mid", "left"][place]).expect("it is known");
+        let received = &other["received"]["body"];
+        let missing = u64::from(number) - numbers.len() as u64;
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        assert!(missing <= 10, "{numbers:?}: {report:#}");
+        let gone =
+            received["lost"].as_u64().unwrap_or(0) + received["too_old"].as_u64().unwrap_or(0);
+        // The last ones are known to be missing when another has come.
         assert!(
-            numbers.eq(0..number),
-            "{number}: {seen:?}\n{}",
-            site.cangw("peers").stdout
+            gone <= missing && missing - gone <= 2,
+            "{numbers:?}: {report:#}"
         );
     }
     assert!(
