@@ -84,7 +84,7 @@ impl Net {
 /// What `cangw peers` says there.
 fn peers(site: &Site) -> Value {
     let answer = site.cangw("peers --json");
-    assert_eq!(answer.code, 0, "{answer:?}");
+    assert_eq!(answer.code, 0, "{answer:?}\n{}", site.log());
     let all: Value = serde_json::from_str(&answer.stdout).expect("JSON");
     all[0].clone()
 }

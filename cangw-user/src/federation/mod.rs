@@ -36,8 +36,8 @@ const ENDING: Duration = Duration::from_secs(5);
 /// Name of the ports on buses, which no tunnel can have.
 pub const NAME: &str = "federation";
 
-/// What Zenoh reads from the environment: its threads. It closes a connection to a host that does not answer with `SO_LINGER`, for which the kernel keeps the
-/// thread for up to ten seconds. With its default of one thread of a kind, all other hosts would be lost meanwhile.
+/// What Zenoh reads from the environment: its threads, of which it has one or two of a kind by default. A link that takes long to close is not to keep
+/// others waiting.
 pub const RUNTIME: (&str, &str) = (
     "ZENOH_RUNTIME",
     "(rx: (worker_threads: 8), tx: (worker_threads: 8), net: (worker_threads: 4), app: (worker_threads: 4), acc: (worker_threads: 4))",

@@ -26,6 +26,7 @@ use super::engine::{
     Announcement, Answer, Class, EngineError, Event, Line, Message, Registry, Transport,
 };
 use super::wire::Session;
+use crate::kernel::sockets::end_lingering;
 
 /// How long an answer takes, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,6 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_ANNOUNCEMENT: usize = 64 << 10;
 /// Bytes of a message, at most; ours have half of it.
 const LONGEST_MESSAGE: usize = 256 << 10;
+
+/// Zenoh closes its connections with `SO_LINGER` of so many seconds. To a host that does not answer, the kernel keeps the thread for as long, and the other
+/// hosts would be lost meanwhile.
+const LINGER: i32 = 10;
+/// How often new connections are looked for: several times in the shortest lease.
+const LINGER_TICK: Duration = Duration::from_millis(300);
 
 fn down(e: impl std::fmt::Display) -> EngineError {
     EngineError::Down(e.to_string())
@@ -51,6 +58,16 @@ pub(super) async fn open(federation: Arc<Federation>) -> Result<(Engine, Session
         .await
         .map_err(down)?;
     let own = Session(session.zid().to_le_bytes());
+    // The runtime, which ends with the federation, ends it.
+    tokio::spawn(async {
+        let mut tick = tokio::time::interval(LINGER_TICK);
+        loop {
+            tick.tick().await;
+            if let Err(e) = end_lingering(LINGER) {
+                tracing::debug!("{e}");
+            }
+        }
+    });
     let engine = Engine {
         session,
         own,

@@ -238,6 +238,41 @@ pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<u64> {
     }
 }
 
+/// Lets those sockets of this process that would keep a thread for so many seconds when they are closed (`SO_LINGER`) be closed at once. For libraries that
+/// do not say which sockets are theirs.
+///
+/// # Errors
+/// When the descriptors of this process cannot be listed.
+pub fn end_lingering(seconds: i32) -> io::Result<()> {
+    const SIZE: libc::socklen_t = size_of::<libc::linger>() as libc::socklen_t;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let mut linger = libc::linger {
+            l_onoff: 0,
+            l_linger: 0,
+        };
+        let mut size = SIZE;
+        // SAFETY: the kernel writes at most as many bytes as the structure has, and refuses a number that is no socket, or not any more.
+        let result = unsafe {
+            let to = (&raw mut linger).cast();
+            libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_LINGER, to, &raw mut size)
+        };
+        if result != 0 || linger.l_onoff == 0 || linger.l_linger != seconds {
+            continue;
+        }
+        linger.l_onoff = 0;
+        // SAFETY: the kernel reads as many bytes as the structure has. If the number is another socket's by now, that one is closed as sockets are.
+        let _ = unsafe {
+            let from = (&raw const linger).cast();
+            libc::setsockopt(number, libc::SOL_SOCKET, libc::SO_LINGER, from, SIZE)
+        };
+    }
+    Ok(())
+}
+
 /// Lets the event loop of this thread say when a socket can be read or written.
 ///
 /// # Errors
