@@ -30,5 +30,6 @@ pub mod rule;
 pub mod state;
 pub mod topology;
 pub mod tunnel;
+mod worker;
 
 pub use error::{Error, Result};

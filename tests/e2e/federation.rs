@@ -1,4 +1,4 @@
-//! Federations on Zenoh: three gateways on a network, strangers, and a name that is taken.
+//! Federations on Zenoh: three gateways on a network, one that is cut off, and strangers.
 
 use std::fs;
 use std::thread;
@@ -15,8 +15,10 @@ use crate::topologies::SILENCE;
 
 /// Much longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than the lease.
+const OUTAGE: Duration = Duration::from_secs(20);
 /// Seconds after which a host is lost.
-const LEASE: u64 = 10;
+const LEASE: u64 = 4;
 
 /// Those who vouch for hosts.
 struct Authority(Issuer<'static, KeyPair>, String);
@@ -48,7 +50,6 @@ impl Authority {
 
 /// Hosts on one network, each with an address that ends in its number.
 struct Net {
-    #[expect(dead_code, reason = "it is there as long as this lives")]
     wire: Namespace,
     sites: Vec<Site>,
 }
@@ -226,6 +227,7 @@ fn three_hosts_share_a_bus() {
             "{report:#}"
         );
     }
+    an_outage(&net, &engines);
     let status = net.sites[0].cangw("status").stdout;
     assert!(
         status.contains("  federation plant: host left, topology left"),
@@ -235,6 +237,107 @@ fn three_hosts_share_a_bus() {
         site.daemon.take().expect("a daemon").stop();
         assert_eq!(site.ports(), [""; 0]);
     }
+}
+
+/// One of the three is cut off for a while.
+fn an_outage(net: &Net, engines: &[CanSocket]) {
+    let before = peers(&net.sites[0]);
+    net.wire.ip("link set p3 down");
+    let begin = Instant::now();
+    let mut lost_after = None;
+    let mut number = 0_u8;
+    while begin.elapsed() < OUTAGE {
+        for engine in engines {
+            engine.send(&Frame::classic(0x220, &[number]));
+        }
+        number += 1;
+        thread::sleep(Duration::from_millis(150));
+        if lost_after.is_none() {
+            let report = peers(&net.sites[0]);
+            let is_lost = host(&report, "right").is_some_and(|host| host["state"] == "lost");
+            lost_after = is_lost.then(|| begin.elapsed());
+        }
+    }
+    let lost_after = lost_after.expect("it is lost");
+    println!("lost after {lost_after:?}, with a lease of {LEASE} s");
+    let report = peers(&net.sites[0]);
+    assert_eq!(
+        report["buses"]["body"]["lost_hosts"][0], "right",
+        "{report:#}"
+    );
+    // The other two go on: in order, no frame twice, and the few that can be missing are counted.
+    for (place, (site, engine)) in net.sites.iter().zip(engines).take(2).enumerate() {
+        let seen = engine.drain();
+        let numbers: Vec<u8> = seen.iter().map(|frame| frame.data()[0]).collect();
+        let report = peers(site);
+        let other = host(&report, ["mid", "left"][place]).expect("it is known");
+        let received = &other["received"]["body"];
+        let missing = u64::from(number) - numbers.len() as u64;
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        assert!(missing <= 10, "{numbers:?}: {report:#}");
+        let gone =
+            received["lost"].as_u64().unwrap_or(0) + received["too_old"].as_u64().unwrap_or(0);
+        // The last ones are known to be missing when another has come.
+        assert!(
+            gone <= missing && missing - gone <= 2,
+            "{numbers:?}: {report:#}"
+        );
+    }
+    assert!(
+        engines[2].drain().is_empty(),
+        "nothing comes through a cable that is pulled"
+    );
+    net.wire.ip("link set p3 up");
+    for (place, name) in [(0, "right"), (1, "right"), (2, "left"), (2, "mid")] {
+        until(&net.sites[place], name, "connected");
+    }
+    for engine in engines {
+        let seen = engine.drain();
+        assert!(
+            seen.is_empty(),
+            "nothing of the outage is sent again: {seen:?}"
+        );
+    }
+    // Once everybody has heard everybody, each frame comes once again.
+    for (from, engine) in engines.iter().enumerate() {
+        let begin = Instant::now();
+        let probe = Frame::classic(0x230 + from as u32, &[]);
+        let mut deaf: Vec<usize> = (0..3).filter(|to| *to != from).collect();
+        while !deaf.is_empty() {
+            engine.send(&probe);
+            deaf.retain(|to| {
+                engines[*to]
+                    .receive_within(SILENCE)
+                    .is_none_or(|frame| frame != probe)
+            });
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "{from} to {deaf:?}: {:#}",
+                peers(&net.sites[from])
+            );
+        }
+        thread::sleep(SILENCE);
+        for (to, other) in engines.iter().enumerate() {
+            let seen = other.drain();
+            assert!(
+                seen.iter().all(|frame| *frame == probe) && (to != from || seen.is_empty()),
+                "{seen:?}"
+            );
+        }
+    }
+    let after = peers(&net.sites[0]);
+    let of = |report: &Value| {
+        let received = &host(report, "right").expect("it is known")["received"]["body"];
+        ["lost", "too_old"]
+            .map(|counter| received[counter].as_u64().unwrap_or(0))
+            .iter()
+            .sum::<u64>()
+    };
+    let gone = of(&after) - of(&before);
+    assert!(
+        gone >= u64::from(number) - 2,
+        "{gone} of {number} are counted: {after:#}"
+    );
 }
 
 #[test]

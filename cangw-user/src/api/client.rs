@@ -204,6 +204,19 @@ impl Door {
         }
     }
 
+    /// The daemon, for what only it does, such as `tunnels are run`.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; when the daemon does not answer.
+    pub fn daemon(what: &str) -> Result<Client> {
+        match Self::open()? {
+            Self::Daemon(client) => Ok(client),
+            Self::Direct => Err(refused(format!(
+                "{what} by cangwd, which does not answer; `systemctl start cangwd` starts it"
+            ))),
+        }
+    }
+
     /// Begins a capture, there or here: see [`Client::capture`].
     ///
     /// # Errors

@@ -47,6 +47,30 @@ pub(super) fn print(
         .map_err(|e| Error::io("write to standard output", e))
 }
 
+/// Counters behind each other, `before` in front of the first. Those that are 0 are not told, but for those that always are.
+pub(super) fn counters(
+    out: &mut dyn std::io::Write,
+    mut before: &str,
+    counters: &[(&str, u64)],
+    always: &[&str],
+) -> std::io::Result<()> {
+    for (what, count) in counters {
+        if *count != 0 || always.contains(what) {
+            write!(out, "{before} {what} {count}")?;
+            before = ",";
+        }
+    }
+    Ok(())
+}
+
+/// Ends a line, with what is wrong there.
+pub(super) fn end(out: &mut dyn std::io::Write, error: Option<&str>) -> std::io::Result<()> {
+    match error {
+        Some(error) => writeln!(out, "; {error}"),
+        None => writeln!(out),
+    }
+}
+
 /// `cangw -L`: each line can be used in a script.
 pub(super) fn classic_list() -> Result<()> {
     let program = std::env::args()

@@ -5,18 +5,12 @@ use std::time::Duration;
 
 use super::output;
 use crate::api::client::Door;
-use crate::api::refused;
 use crate::api::service::Peers;
 use crate::error::Result;
 use crate::federation::report::{FederationReport, HostReport};
 
 pub(super) fn run(json: bool) -> Result<()> {
-    let Door::Daemon(mut client) = Door::open()? else {
-        return Err(refused(
-            "buses are shared by cangwd, which does not answer; `systemctl start cangwd` starts it",
-        ));
-    };
-    let all = client.call(Peers {})?;
+    let all = Door::daemon("buses are shared")?.call(Peers {})?;
     if json {
         return output::json(&all);
     }
@@ -45,17 +39,15 @@ pub(super) fn write(
         out,
         "{indent}federation {realm}: host {host}, topology {topology}"
     )?;
-    if *strangers != 0 {
-        write!(out, ", strangers {strangers}")?;
-    }
-    end(out, federation.error.as_ref())?;
+    output::counters(out, ",", &[("strangers", *strangers)], &[])?;
+    output::end(out, federation.error.as_deref())?;
     for (name, bus) in &federation.buses {
         write!(out, "{indent}  bus {name}")?;
         if !bus.lost_hosts.is_empty() {
             write!(out, " (without {})", bus.lost_hosts.join(", "))?;
         }
-        counters(out, ":", &bus.sent.all(), "sent")?;
-        end(out, bus.error.as_ref())?;
+        output::counters(out, ":", &bus.sent.all(), &["sent"])?;
+        output::end(out, bus.error.as_deref())?;
     }
     federation
         .hosts
@@ -81,30 +73,8 @@ fn write_host(out: &mut dyn Write, indent: &str, host: &HostReport) -> io::Resul
     writeln!(out)?;
     for (bus, received) in &host.received {
         write!(out, "{indent}    {bus}")?;
-        counters(out, ":", &received.all(), "received")?;
+        output::counters(out, ":", &received.all(), &["received"])?;
         writeln!(out)?;
     }
     Ok(())
-}
-
-fn counters(
-    out: &mut dyn Write,
-    mut before: &str,
-    counters: &[(&str, u64)],
-    always: &str,
-) -> io::Result<()> {
-    for (what, count) in counters {
-        if *count != 0 || *what == always {
-            write!(out, "{before} {what} {count}")?;
-            before = ",";
-        }
-    }
-    Ok(())
-}
-
-fn end(out: &mut dyn Write, error: Option<&String>) -> io::Result<()> {
-    match error {
-        Some(error) => writeln!(out, "; {error}"),
-        None => writeln!(out),
-    }
 }

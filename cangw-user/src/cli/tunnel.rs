@@ -109,18 +109,15 @@ fn flush_id(text: &str) -> std::result::Result<(String, Span), String> {
 }
 
 pub(super) fn run(command: TunnelCommand) -> Result<()> {
-    let Door::Daemon(mut client) = Door::open()? else {
-        return Err(refused(
-            "tunnels are run by cangwd, which does not answer; `systemctl start cangwd` starts it",
-        ));
-    };
+    let mut client = Door::daemon("tunnels are run")?;
     match command {
         TunnelCommand::Add { name, tunnel } => {
             let mut tunnel = table(*tunnel);
             // The daemon has another folder.
             if tunnel.has_relative_files() {
                 let here = std::env::current_dir();
-                tunnel.at_folder(&here.map_err(|e| Error::io("find the current folder", e))?);
+                let here = here.map_err(|e| Error::io("find the current folder", e))?;
+                tunnel.place_files(Some(&here)).map_err(refused)?;
             }
             let done = client.call(TunnelAdd { name, tunnel })?;
             done.notes.iter().for_each(|note| eprintln!("{note}"));
@@ -178,31 +175,18 @@ pub(super) fn write(
         out,
         "{indent}tunnel {name}: {endpoint}, bus {topology}.{bus}"
     )?;
-    for (what, count) in [
+    let counters = [
         ("strangers", tunnel.strangers),
         ("turned_away", tunnel.turned_away),
         ("overrun", tunnel.overrun),
-    ] {
-        if count != 0 {
-            write!(out, ", {what} {count}")?;
-        }
-    }
-    match &tunnel.error {
-        Some(error) => writeln!(out, "; {error}")?,
-        None => writeln!(out)?,
-    }
+    ];
+    output::counters(out, ",", &counters, &[])?;
+    output::end(out, tunnel.error.as_deref())?;
     for peer in &tunnel.peers {
         let state = peer.state.name();
         write!(out, "{indent}  {}: {state}", peer.address)?;
-        for (what, count) in peer.counters.all() {
-            if count != 0 || matches!(what, "sent" | "received") {
-                write!(out, ", {what} {count}")?;
-            }
-        }
-        match &peer.error {
-            Some(error) => writeln!(out, "; {error}")?,
-            None => writeln!(out)?,
-        }
+        output::counters(out, ",", &peer.counters.all(), &["sent", "received"])?;
+        output::end(out, peer.error.as_deref())?;
     }
     Ok(())
 }

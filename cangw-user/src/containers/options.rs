@@ -111,14 +111,34 @@ impl PortOptions {
             ));
         }
         let rate = given.get("rate").map(|text| value("rate", text));
-        Ok(Self {
+        let options = Self {
             fd: flag(given, "fd")?,
             xl: flag(given, "xl")?,
             prefix,
             allow: ranges(given, "allow")?,
             filter: ranges(given, "filter")?,
             rate: rate.transpose()?,
-        })
+        };
+        options.check().map_err(|(key, message)| Error::Container {
+            message: format!("option {key} {message}"),
+        })?;
+        Ok(options)
+    }
+
+    /// Whether the bus's programs have room for its ranges.
+    ///
+    /// # Errors
+    /// The option that has too many, and what to do.
+    pub fn check(&self) -> std::result::Result<(), (&'static str, String)> {
+        for (key, ranges) in [("allow", &self.allow), ("filter", &self.filter)] {
+            if ranges.iter().filter(|range| range.extended).count() > ID_RANGES {
+                return Err((
+                    key,
+                    format!("has at most {ID_RANGES} ranges of extended identifiers; join some"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The size of its largest frame, in bytes.
@@ -154,7 +174,7 @@ impl PortOptions {
 fn fill(set: &mut IdSet, ranges: &[IdRange]) {
     for range in ranges {
         if range.extended {
-            // `ranges` has seen to it that there is room.
+            // `check` has seen to it that there is room.
             if let Some(place) = set.extended.get_mut(set.ranges as usize) {
                 *place = [range.first, range.last];
                 set.ranges += 1;
@@ -211,13 +231,6 @@ fn ranges(given: &Given, key: &str) -> Result<Vec<IdRange>> {
             key,
             text,
             "a list of identifiers, such as 100-1FF,7DF",
-        ));
-    }
-    if ranges.iter().filter(|range| range.extended).count() > ID_RANGES {
-        return Err(wrong(
-            key,
-            text,
-            &format!("a list of at most {ID_RANGES} ranges of extended identifiers"),
         ));
     }
     Ok(ranges)

@@ -27,6 +27,8 @@ pub(super) trait Runs {
     fn start(&self, key: &Key) -> Result<Self::Running>;
     /// For the log.
     fn label(key: &Key) -> String;
+    /// For the log: what it is told.
+    fn place(&self) -> String;
     /// Whether it runs, as it is told there.
     fn is(&self, running: &Self::Running) -> bool;
     fn report(running: &Self::Running, topology: &str) -> Self::Report;
@@ -43,6 +45,10 @@ impl Runs for Tunnel {
 
     fn label((_, name): &Key) -> String {
         format!("tunnel {name}")
+    }
+
+    fn place(&self) -> String {
+        self.endpoint()
     }
 
     fn is(&self, running: &tunnel::Running) -> bool {
@@ -69,6 +75,10 @@ impl Runs for Federation {
 
     fn label((_, name): &Key) -> String {
         name.clone()
+    }
+
+    fn place(&self) -> String {
+        format!("host {} of {}", self.host, self.realm)
     }
 
     fn is(&self, running: &federation::Running) -> bool {
@@ -121,7 +131,7 @@ impl<T: Runs> Runners<T> {
             }
             match wanted.start(key) {
                 Ok(started) => {
-                    info!("{}: + {}", key.0, T::label(key));
+                    info!("{}: + {} ({})", key.0, T::label(key), wanted.place());
                     running.insert(key.clone(), started);
                 }
                 Err(e) => errors.push(e),

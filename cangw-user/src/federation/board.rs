@@ -1,6 +1,6 @@
 //! What is known of a federation: its hosts, and what became of frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,8 @@ pub(super) struct Inner {
     hosts: BTreeMap<String, Host>,
     pub buses: BTreeMap<String, Bus>,
     pub own: Option<Session>,
+    /// Runs of other hosts that have this host's name.
+    rivals: BTreeSet<Session>,
     strangers: u64,
     pub error: Option<String>,
 }
@@ -175,19 +177,33 @@ impl Inner {
     /// All hosts have left, as far as this one knows.
     pub fn alone(&mut self) {
         self.own = None;
+        self.rivals.clear();
         for host in self.hosts.values_mut() {
             host.sessions.clear();
             host.begin();
         }
     }
 
-    /// The runs of all hosts that are there.
-    pub fn present(&self) -> Vec<(String, Session)> {
-        let runs = self.hosts.iter().flat_map(|(name, host)| {
-            let sessions = host.sessions.iter();
-            sessions.map(|session| (name.clone(), *session))
-        });
-        runs.collect()
+    /// Another host has this host's name.
+    pub fn rival_joined(&mut self, session: Session) {
+        if self.own != Some(session) && self.rivals.len() < SESSIONS {
+            self.rivals.insert(session);
+        }
+    }
+
+    /// Another host had this host's name.
+    pub fn rival_left(&mut self, session: Session) {
+        self.rivals.remove(&session);
+    }
+
+    /// The runs of all hosts that are there, also of those that have this host's name.
+    pub fn present(&self, own: &str) -> Vec<(String, Session)> {
+        let hosts = self.hosts.iter();
+        let runs = hosts.flat_map(|(name, host)| host.sessions.iter().map(move |s| (&**name, s)));
+        let rivals = self.rivals.iter().map(|session| (own, session));
+        let all = runs.chain(rivals);
+        all.map(|(name, session)| (name.to_owned(), *session))
+            .collect()
     }
 
     /// A host has not answered.
@@ -227,16 +243,20 @@ impl Inner {
         host.map_or(Duration::ZERO, |host| host.clock.age(time, now))
     }
 
-    /// A message has come for a bus. What of it is to go there.
-    pub fn take(&mut self, bus: &str, message: &Message<'_>) -> Option<Delivery> {
+    /// A message has come for a bus: what of it is to go there. `content` is what it has, if it is one.
+    pub fn take(
+        &mut self,
+        bus: &str,
+        message: &Message<'_>,
+        content: Option<(Head, Frames)>,
+    ) -> Option<Delivery> {
         let own = self.own;
         let Some(host) = self.host(message.host) else {
             self.strangers += 1;
             return None;
         };
         let count = host.received.entry(bus.to_owned()).or_default();
-        let head = Head::decode(message.head);
-        let (Some(head), Ok(frames)) = (head, Frames::decode(message.frames)) else {
+        let Some((head, frames)) = content else {
             count.malformed += 1;
             return None;
         };

@@ -13,7 +13,7 @@ use super::board::{Board, Delivery};
 use super::clock;
 use super::config;
 use super::engine::{Class, Line, Message};
-use super::wire::{self, Head, Session};
+use super::wire::{self, Frames, Head, Session};
 use crate::error::{Error, Result};
 use crate::kernel::sockets::Inbox;
 use crate::tunnel::backoff::Backoff;
@@ -34,8 +34,10 @@ pub(super) struct Entrance {
     bytes: Arc<AtomicUsize>,
 }
 
-/// The other end of it.
+/// The other end of it. What is still there when this goes is counted.
 pub(super) struct Exit {
+    bus: Arc<str>,
+    board: Arc<Board>,
     queue: mpsc::Receiver<Delivery>,
     bytes: Arc<AtomicUsize>,
 }
@@ -44,19 +46,27 @@ pub(super) struct Exit {
 pub(super) fn way(bus: &str, board: &Arc<Board>) -> (Entrance, Exit) {
     let (sender, queue) = mpsc::channel(MESSAGES);
     let bytes = Arc::new(AtomicUsize::new(0));
-    let entrance = Entrance {
-        bus: bus.into(),
+    let bus: Arc<str> = bus.into();
+    let exit = Exit {
+        bus: Arc::clone(&bus),
         board: Arc::clone(board),
-        queue: sender,
+        queue,
         bytes: Arc::clone(&bytes),
     };
-    (entrance, Exit { queue, bytes })
+    let entrance = Entrance {
+        bus,
+        board: Arc::clone(board),
+        queue: sender,
+        bytes,
+    };
+    (entrance, exit)
 }
 
 impl Entrance {
     /// A message has come from another host.
     pub fn take(&self, message: &Message<'_>) {
-        let Some(delivery) = self.board.lock().take(&self.bus, message) else {
+        let content = Head::decode(message.head).zip(Frames::decode(message.frames).ok());
+        let Some(delivery) = self.board.lock().take(&self.bus, message, content) else {
             return;
         };
         let (size, count) = (delivery.frames.bytes(), delivery.count());
@@ -75,6 +85,16 @@ impl Exit {
         self.bytes
             .fetch_sub(delivery.frames.bytes(), Ordering::Relaxed);
         Some(delivery)
+    }
+}
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        self.queue.close();
+        while let Ok(delivery) = self.queue.try_recv() {
+            self.board
+                .sent(&self.bus, |c| c.no_port += delivery.count());
+        }
     }
 }
 
@@ -222,18 +242,17 @@ struct Batch {
 impl Outgoing {
     /// Adds a frame; whether it is one.
     fn push<L: Line>(&mut self, frame: &[u8], shared: &Shared<L>) -> bool {
-        let normal = &mut self.classes[Class::Normal as usize].bytes;
-        let before = normal.len();
-        let Some(id) = wire::encode(frame, normal) else {
+        let [normal, realtime] = &mut self.classes;
+        let before = normal.bytes.len();
+        let Some(id) = wire::encode(frame, &mut normal.bytes) else {
             return false;
         };
-        let mut class = Class::Normal;
-        if shared.bus.is_realtime(id) {
-            class = Class::RealTime;
-            let frame = normal.split_off(before);
-            self.classes[class as usize].bytes.extend_from_slice(&frame);
-        }
-        let batch = &mut self.classes[class as usize];
+        let (class, batch) = if shared.bus.is_realtime(id) {
+            realtime.bytes.extend(normal.bytes.drain(before..));
+            (Class::RealTime, realtime)
+        } else {
+            (Class::Normal, normal)
+        };
         batch.count += 1;
         if batch.bytes.len() > FULL {
             self.send(class, shared);

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use cangw_common::abi::ID_RANGES;
 use cangw_common::frame::{EFF_FLAG, EFF_MASK, RTR_FLAG};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +15,7 @@ use crate::ids::IdRange;
 use crate::limits::Rate;
 use crate::tunnel::config::{Span, Wrong};
 use crate::tunnel::endpoint::host_and_port;
+use crate::tunnel::tls;
 
 const MAX_AGE: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);
@@ -394,39 +394,27 @@ impl FederationTable {
         ))
     }
 
-    /// Paths of files that do not begin at the root begin at a folder.
-    pub fn at_folder(&mut self, folder: &Path) {
+    /// Lets paths of files begin at a folder; without one, it can have no files.
+    pub(crate) fn place_files(&mut self, folder: Option<&Path>) -> Result<(), &'static str> {
         let files = [&mut self.certificate, &mut self.key, &mut self.ca];
-        for path in files.into_iter().flatten() {
-            *path = folder.join(&*path);
-        }
-    }
-
-    /// Whether it names files.
-    #[must_use]
-    pub fn has_files(&self) -> bool {
-        self.certificate.is_some() || self.key.is_some() || self.ca.is_some()
+        tls::place(files, folder)
     }
 }
 
 impl BusTable {
     fn check(&self) -> Result<Bus, String> {
-        for (key, ranges) in [("allow", &self.allow), ("filter", &self.filter)] {
-            if ranges.iter().filter(|range| range.extended).count() > ID_RANGES {
-                return Err(format!(
-                    "{key} has more than {ID_RANGES} ranges of extended identifiers; join some"
-                ));
-            }
-        }
+        let limits = PortOptions {
+            fd: true,
+            xl: true,
+            prefix: None,
+            allow: self.allow.clone(),
+            filter: self.filter.clone(),
+            rate: self.rate,
+        };
+        let wrong = |(key, message)| format!("{key} {message}");
+        limits.check().map_err(wrong)?;
         Ok(Bus {
-            limits: PortOptions {
-                fd: true,
-                xl: true,
-                prefix: None,
-                allow: self.allow.clone(),
-                filter: self.filter.clone(),
-                rate: self.rate,
-            },
+            limits,
             realtime: self.realtime.clone(),
         })
     }

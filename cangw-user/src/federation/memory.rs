@@ -37,6 +37,8 @@ struct State {
     /// Messages that were sent while their hosts were cut, and are kept as a network does.
     kept: Vec<Parcel>,
     sessions: u8,
+    /// How many bytes of frames were sent, by class.
+    sent: BTreeMap<Class, u64>,
 }
 
 /// A network.
@@ -61,6 +63,11 @@ pub struct Way {
 impl Net {
     fn state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many bytes of frames of a class were sent.
+    pub fn sent(&self, class: Class) -> u64 {
+        self.state(|state| state.sent.get(&class).copied().unwrap_or_default())
     }
 
     /// A host comes to it.
@@ -124,6 +131,8 @@ impl Net {
     /// Brings a message to all others.
     fn carry(&self, parcel: Parcel) {
         let takes = self.state(|state| {
+            let sent = state.sent.entry(parcel.class).or_default();
+            *sent += parcel.frames.len() as u64;
             if state.cut.contains(&parcel.host) {
                 state.kept.push(parcel.clone());
                 return Vec::new();

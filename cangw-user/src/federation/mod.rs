@@ -7,12 +7,12 @@ pub mod config;
 pub mod engine;
 pub mod report;
 pub mod wire;
-#[cfg(feature = "zenoh")]
+#[cfg_attr(not(feature = "zenoh"), path = "none.rs")]
 mod zenoh;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, oneshot};
@@ -27,7 +27,8 @@ use self::report::FederationReport;
 use self::wire::Session;
 use crate::error::{Error, Result};
 use crate::tunnel::backoff::Backoff;
-use crate::tunnel::port::{Ports, on_ports};
+use crate::tunnel::port::{self, Ports, on_ports};
+use crate::worker::Worker;
 
 /// How often hosts are asked for their clocks.
 const ASKING: Duration = Duration::from_secs(2);
@@ -57,30 +58,16 @@ struct Context {
 /// A federation that runs. It ends when this goes.
 pub struct Running {
     context: Arc<Context>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    worker: Worker,
 }
 
 impl Running {
     /// Lets this host take part. What goes wrong later is in the report, and tried again.
     ///
     /// # Errors
-    /// When there can be no thread, or this program was built without an engine.
-    #[cfg_attr(
-        not(feature = "zenoh"),
-        expect(unused_variables, reason = "there is no engine")
-    )]
+    /// When there can be no thread.
     pub fn start(topology: &str, federation: Federation, ports: PortsOf) -> Result<Self> {
-        #[cfg(feature = "zenoh")]
-        return Self::start_by(topology, federation, ports, zenoh::open);
-        #[cfg(not(feature = "zenoh"))]
-        Err(Error::io(
-            format!("start the federation of {topology}"),
-            std::io::Error::new(
-                std::io::ErrorKind::Unsupported,
-                "cangwd was built without its feature `zenoh`, as released builds are not",
-            ),
-        ))
+        Self::start_by(topology, federation, ports, zenoh::open)
     }
 
     /// Lets this host take part by an engine.
@@ -113,15 +100,9 @@ impl Running {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let (stop, stopped) = oneshot::channel();
         let own = Arc::clone(&context);
-        let work = move || {
-            runtime.block_on(async {
-                let stopped = async {
-                    let _ = stopped.await;
-                };
-                own.keep_running(open, stopped).await;
-            });
+        let work = move |stopped| {
+            runtime.block_on(own.keep_running(open, stopped));
             runtime.shutdown_timeout(ENDING);
             for ports in own.ports.values() {
                 if let Err(e) = ports.sweep() {
@@ -129,18 +110,16 @@ impl Running {
                 }
             }
         };
-        let thread = thread::Builder::new().name(NAME.to_owned());
         Ok(Self {
             context,
-            stop: Some(stop),
-            thread: Some(thread.spawn(work).map_err(failed)?),
+            worker: Worker::start(NAME, work).map_err(failed)?,
         })
     }
 
     /// Whether it has ended, which it does not unless something in it fails.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.worker.has_ended()
     }
 
     /// Whether it does what it is told there.
@@ -172,30 +151,18 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            warn!("{}: federation ended with a panic", self.context.topology);
-        }
-    }
-}
-
 impl Context {
     /// Takes part, and again whenever something was wrong with it, until it is stopped.
     async fn keep_running<E: Registry + Transport>(
         &self,
         open: impl AsyncFn(Arc<Federation>) -> std::result::Result<(E, Session), EngineError>,
-        stopped: impl Future<Output = ()>,
+        mut stopped: oneshot::Receiver<()>,
     ) {
-        tokio::pin!(stopped);
         let mut backoff = Backoff::default();
         loop {
             let begin = Instant::now();
             let opened = tokio::select! {
-                () = &mut stopped => return,
+                _ = &mut stopped => return,
                 opened = open(Arc::clone(&self.federation)) => opened,
             };
             let error = match opened {
@@ -203,8 +170,8 @@ impl Context {
                 Ok((engine, own)) => {
                     let engine = Arc::new(engine);
                     let ended = tokio::select! {
-                        () = &mut stopped => None,
-                        error = self.take_part(&engine, own) => Some(error),
+                        _ = &mut stopped => None,
+                        Err(error) = self.take_part(&engine, own) => Some(error),
                     };
                     self.board.lock().alone();
                     // Others are told at once, instead of by the lease.
@@ -214,13 +181,25 @@ impl Context {
                     };
                     let _ = tokio::time::timeout(ENDING, close).await;
                     let Some(error) = ended else { return };
+                    self.keep_counters().await;
                     error
                 }
             };
             self.fail(&error);
             tokio::select! {
-                () = &mut stopped => return,
+                _ = &mut stopped => return,
                 () = tokio::time::sleep(backoff.next(begin.elapsed())) => {}
+            }
+        }
+    }
+
+    /// Counts what buses kept back, before the ports are made anew.
+    async fn keep_counters(&self) {
+        for (number, name) in (0..).zip(self.federation.buses.keys()) {
+            if let Some(ports) = self.ports.get(name)
+                && let Some(kept) = port::close(ports, number).await
+            {
+                self.board.sent(name, |c| c.add_kept_back(&kept));
             }
         }
     }
@@ -239,18 +218,7 @@ impl Context {
         &self,
         engine: &Arc<E>,
         own: Session,
-    ) -> EngineError {
-        let result = self.join(engine, own).await;
-        result
-            .err()
-            .unwrap_or_else(|| EngineError::Down("it has ended".into()))
-    }
-
-    async fn join<E: Registry + Transport>(
-        &self,
-        engine: &Arc<E>,
-        own: Session,
-    ) -> std::result::Result<(), EngineError> {
+    ) -> std::result::Result<Infallible, EngineError> {
         let Federation { host, buses, .. } = &*self.federation;
         for ports in self.ports.values() {
             let swept = on_ports(ports, |ports| ports.sweep()).await;
@@ -287,12 +255,11 @@ impl Context {
         }
         engine.announce(&announcement).await?;
         let changed = Arc::new(Notify::new());
-        let rivals = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
-        engine.watch(self.teller(&rivals, &changed)).await?;
+        engine.watch(self.teller(&changed)).await?;
         self.board.lock().error = None;
         let Federation { realm, .. } = &*self.federation;
         info!("{}: takes part in {realm} as host {host}", self.topology);
-        let mut asking = Asking::new(engine, self, announcement, rivals);
+        let mut asking = Asking::new(engine, self, announcement);
         let mut tick = tokio::time::interval(ASKING);
         loop {
             tokio::select! {
@@ -312,30 +279,14 @@ impl Context {
     }
 
     /// Hears of hosts that come and go. Those with this host's name are rivals.
-    fn teller(
-        &self,
-        rivals: &Rivals,
-        changed: &Arc<Notify>,
-    ) -> impl Fn(Event) + Send + Sync + 'static {
-        let (board, rivals, changed) = (
-            Arc::clone(&self.board),
-            Arc::clone(rivals),
-            Arc::clone(changed),
-        );
+    fn teller(&self, changed: &Arc<Notify>) -> impl Fn(Event) + Send + Sync + 'static {
+        let (board, changed) = (Arc::clone(&self.board), Arc::clone(changed));
         let (own, topology) = (self.federation.host.clone(), self.topology.clone());
         move |event| {
             let mut board = board.lock();
-            let mut rivals = locked(&rivals);
             match event {
-                Event::Joined(host, session) if host == own => {
-                    // Nobody needs more than a few to know that the name is taken.
-                    if board.own != Some(session) && rivals.len() < 8 {
-                        rivals.insert(session);
-                    }
-                }
-                Event::Left(host, session) if host == own => {
-                    rivals.remove(&session);
-                }
+                Event::Joined(host, session) if host == own => board.rival_joined(session),
+                Event::Left(host, session) if host == own => board.rival_left(session),
                 Event::Joined(host, session) => {
                     info!("{topology}: federation: + {host}");
                     board.joined(&host, session);
@@ -348,15 +299,6 @@ impl Context {
             changed.notify_one();
         }
     }
-}
-
-/// Runs of other hosts that have this host's name.
-type Rivals = Arc<std::sync::Mutex<BTreeSet<Session>>>;
-
-fn locked(rivals: &Rivals) -> std::sync::MutexGuard<'_, BTreeSet<Session>> {
-    rivals
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A question to a host: its name, its run, when it was asked, and what it answered when.
@@ -373,18 +315,16 @@ struct Asking<'a, E> {
     engine: &'a Arc<E>,
     context: &'a Context,
     own: Announcement,
-    rivals: Rivals,
     open: BTreeSet<(String, Session)>,
     answers: JoinSet<Asked>,
 }
 
 impl<'a, E: Registry> Asking<'a, E> {
-    fn new(engine: &'a Arc<E>, context: &'a Context, own: Announcement, rivals: Rivals) -> Self {
+    fn new(engine: &'a Arc<E>, context: &'a Context, own: Announcement) -> Self {
         Self {
             engine,
             context,
             own,
-            rivals,
             open: BTreeSet::new(),
             answers: JoinSet::new(),
         }
@@ -392,13 +332,7 @@ impl<'a, E: Registry> Asking<'a, E> {
 
     /// Asks all hosts that are there, and rivals, but for those that are being asked.
     fn ask_all(&mut self) {
-        let mut runs = self.context.board.lock().present();
-        let rivals = locked(&self.rivals).iter().copied().collect::<Vec<_>>();
-        runs.extend(
-            rivals
-                .into_iter()
-                .map(|session| (self.own.host.clone(), session)),
-        );
+        let runs = self.context.board.lock().present(&self.own.host);
         for (host, session) in runs {
             if !self.open.insert((host.clone(), session)) {
                 continue;

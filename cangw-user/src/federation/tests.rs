@@ -1,6 +1,7 @@
 //! Federations in memory. Zenoh on real networks and real buses is in the end-to-end tests.
 
 use std::io::Read as _;
+use std::thread;
 
 use super::config::FederationTable;
 use super::memory::{End, Net};
@@ -152,6 +153,10 @@ fn frames_of_real_time_have_a_way_of_their_own() {
         0,
         "each way has its own numbers"
     );
+    // Identifier, length and one byte of data.
+    for class in engine::Class::ALL {
+        assert_eq!(net.sent(class), 50 * 6, "{class:?}");
+    }
 }
 
 #[test]

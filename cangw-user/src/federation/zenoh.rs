@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use zenoh::Wait as _;
 use zenoh::bytes::ZBytes;
 use zenoh::liveliness::LivelinessToken;
@@ -34,6 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_ANNOUNCEMENT: usize = 64 << 10;
 /// Bytes of a message, at most; ours have half of it.
 const LONGEST_MESSAGE: usize = 256 << 10;
+
+/// Batches of 64 KiB that wait in a connection, of each class: what a burst of a busy bus fills.
+const QUEUE: u8 = 16;
+/// Part of the lease that whatever cannot be thrown away waits for room in a connection, before that is closed. Zenoh holds its routing tables meanwhile, so
+/// that all other connections stand still, and would be lost, too, after a lease.
+const BLOCKED: u32 = 8;
 
 /// Zenoh closes its connections with `SO_LINGER` of so many seconds. To a host that does not answer, the kernel keeps the thread for as long, and the other
 /// hosts would be lost meanwhile.
@@ -58,23 +65,26 @@ pub(super) async fn open(federation: Arc<Federation>) -> Result<(Engine, Session
         .await
         .map_err(down)?;
     let own = Session(session.zid().to_le_bytes());
-    // The runtime, which ends with the federation, ends it.
-    tokio::spawn(async {
-        let mut tick = tokio::time::interval(LINGER_TICK);
-        loop {
-            tick.tick().await;
-            if let Err(e) = end_lingering(LINGER) {
-                tracing::debug!("{e}");
-            }
-        }
-    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keep_from_lingering());
     let engine = Engine {
         session,
         own,
         federation,
         token: Mutex::new(None),
+        _tasks: tasks,
     };
     Ok((engine, own))
+}
+
+async fn keep_from_lingering() {
+    let mut tick = tokio::time::interval(LINGER_TICK);
+    loop {
+        tick.tick().await;
+        if let Err(e) = end_lingering(LINGER) {
+            tracing::debug!("{e}");
+        }
+    }
 }
 
 /// The federation in the words of Zenoh's configuration.
@@ -99,6 +109,14 @@ fn configuration(federation: &Federation) -> Result<zenoh::Config, EngineError> 
         json!(federation.lease.as_millis() as u64),
     )?;
     set("transport/link/rx/max_message_size", json!(LONGEST_MESSAGE))?;
+    let queue = "transport/link/tx/queue";
+    for class in ["data", "real_time"] {
+        set(&format!("{queue}/size/{class}"), json!(QUEUE))?;
+    }
+    set(
+        &format!("{queue}/congestion_control/block/wait_before_close"),
+        json!((federation.lease / BLOCKED).as_micros() as u64),
+    )?;
     set(
         "queries_default_timeout",
         json!(PATIENCE.as_millis() as u64),
@@ -173,6 +191,8 @@ pub(super) struct Engine {
     own: Session,
     federation: Arc<Federation>,
     token: Mutex<Option<LivelinessToken>>,
+    /// They end with this.
+    _tasks: JoinSet<()>,
 }
 
 impl Engine {
@@ -232,9 +252,11 @@ impl Registry for Engine {
 
     async fn query(&self, host: &str, session: Session) -> Result<Answer, EngineError> {
         let key = self.host_key(host, &session.to_string());
-        let nobody = || EngineError::NoSuchHost(host.to_owned());
         let replies = self.session.get(&key).timeout(PATIENCE);
         let replies = replies.allowed_destination(Locality::Remote);
+        // Ahead of frames, and never in their way: a question is asked again.
+        let replies = replies.priority(Priority::InteractiveLow);
+        let replies = replies.congestion_control(CongestionControl::Drop);
         let replies = replies.await.map_err(down)?;
         while let Ok(reply) = replies.recv_async().await {
             let Ok(sample) = reply.into_result() else {
@@ -252,7 +274,7 @@ impl Registry for Engine {
                 });
             }
         }
-        Err(nobody())
+        Err(EngineError::NoSuchHost(host.to_owned()))
     }
 
     async fn watch(&self, tell: impl Fn(Event) + Send + Sync + 'static) -> Result<(), EngineError> {

@@ -20,8 +20,6 @@ use crate::tunnel::config::{Tunnel, TunnelTable, check_name};
 /// ISO 11898-1, and what drivers of the kernel take.
 const BITRATES: RangeInclusive<u32> = 1..=1_000_000;
 const DATA_BITRATES: RangeInclusive<u32> = 1..=20_000_000;
-const FILES: &str =
-    "files of certificates are not read for others; put the topology into the daemon's folder";
 /// What a name of a topology, a bus or an ECU is.
 const NAME: &str = "at most 15 letters, digits, `-` and `_`, the first a letter";
 
@@ -192,11 +190,8 @@ impl Source<'_> {
         let one = |(name, mut table): (String, TunnelTable)| {
             let refuse = |key: &str, message| self.error(&["tunnel", &name, key], message);
             check_name(&name).map_err(|message| refuse("", message))?;
-            if let Some(folder) = folder {
-                table.at_folder(folder);
-            } else if table.has_files() {
-                return Err(refuse("", FILES.into()));
-            }
+            let placed = table.place_files(folder);
+            placed.map_err(|message| refuse("", message.into()))?;
             if !topology.buses.contains_key(&table.bus) {
                 return Err(refuse("bus", no_bus(&table.bus, topology)));
             }
@@ -217,11 +212,8 @@ impl Source<'_> {
             return Ok(None);
         };
         let refuse = |key: &str, message| self.error(&["federation", key], message);
-        if let Some(folder) = folder {
-            table.at_folder(folder);
-        } else if table.has_files() {
-            return Err(refuse("", FILES.into()));
-        }
+        let placed = table.place_files(folder);
+        placed.map_err(|message| refuse("", message.into()))?;
         for bus in table.bus.keys() {
             if !topology.buses.contains_key(bus) {
                 let path = ["federation", "bus", bus];

@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use cangw_common::abi::ID_RANGES;
 use cangw_common::frame::EFF_FLAG;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{Endpoint, Transport};
 use super::outgoing::Packing;
-use super::tls::Files;
+use super::tls::{self, Files};
 use super::web::Service;
 use crate::as_text::as_text;
 use crate::containers::options::PortOptions;
@@ -316,14 +315,6 @@ impl TunnelTable {
                 return Err((key, "is at least 1ms".into()));
             }
         }
-        for (key, ranges) in [("allow", &self.allow), ("filter", &self.filter)] {
-            if ranges.iter().filter(|range| range.extended).count() > ID_RANGES {
-                return Err((
-                    key,
-                    format!("has more than {ID_RANGES} ranges of extended identifiers; join some"),
-                ));
-            }
-        }
         let or = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         // A stream has no datagrams to fill.
         let flush = if is_datagrams { FLUSH } else { Duration::ZERO };
@@ -342,6 +333,15 @@ impl TunnelTable {
                 ),
             ));
         }
+        let limits = PortOptions {
+            fd: true,
+            xl: false,
+            prefix: None,
+            allow: self.allow.clone(),
+            filter: self.filter.clone(),
+            rate: self.rate,
+        };
+        limits.check()?;
         Ok(Tunnel {
             bus: self.bus.clone(),
             transport,
@@ -356,14 +356,7 @@ impl TunnelTable {
             mtu: self.mtu.unwrap_or(MTU),
             stale: or(self.stale, STALE),
             heartbeat: self.heartbeat.map(|span| span.0),
-            limits: PortOptions {
-                fd: true,
-                xl: false,
-                prefix: None,
-                allow: self.allow.clone(),
-                filter: self.filter.clone(),
-                rate: self.rate,
-            },
+            limits,
             files: self.files(transport, self.connect.is_none())?,
         })
     }
@@ -402,12 +395,10 @@ impl TunnelTable {
         })
     }
 
-    /// Paths of files that do not begin at the root begin at a folder.
-    pub fn at_folder(&mut self, folder: &Path) {
+    /// Lets paths of files begin at a folder; without one, it can have no files.
+    pub(crate) fn place_files(&mut self, folder: Option<&Path>) -> Result<(), &'static str> {
         let files = [&mut self.certificate, &mut self.key, &mut self.ca];
-        for path in files.into_iter().flatten() {
-            *path = folder.join(&*path);
-        }
+        tls::place(files, folder)
     }
 
     /// Whether it names files.

@@ -24,10 +24,8 @@ pub mod wires;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tracing::{info, warn};
 
@@ -37,6 +35,7 @@ use self::config::Tunnel;
 use self::endpoint::{Endpoint, Transport};
 use self::port::{Ports, on_ports};
 use crate::error::{Error, Result};
+use crate::worker::Worker;
 
 /// How long a tunnel that ends waits for what it has begun.
 const ENDING: Duration = Duration::from_secs(5);
@@ -55,8 +54,7 @@ pub struct Running {
     tunnel: Arc<Tunnel>,
     board: Arc<Board>,
     ports: Arc<dyn Ports>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    worker: Worker,
 }
 
 impl Running {
@@ -77,9 +75,8 @@ impl Running {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let (stop, stopped) = oneshot::channel();
         let own = name.to_owned();
-        let work = move || {
+        let work = move |stopped| {
             let local = LocalSet::new();
             runtime.block_on(local.run_until(async {
                 tokio::select! {
@@ -94,21 +91,19 @@ impl Running {
                 warn!("tunnel {own}: {e}");
             }
         };
-        let thread = thread::Builder::new().name(name.chars().take(15).collect());
         Ok(Self {
             name: name.to_owned(),
             tunnel,
             board,
             ports,
-            stop: Some(stop),
-            thread: Some(thread.spawn(work).map_err(failed)?),
+            worker: Worker::start(&format!("tunnel {name}"), work).map_err(failed)?,
         })
     }
 
     /// Whether it has ended, which it does not unless something in it fails.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.worker.has_ended()
     }
 
     /// Whether it does what it is told there.
@@ -139,17 +134,6 @@ impl Running {
             turned_away: board.turned_away,
             overrun: board.overrun,
             error: board.error.clone(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            warn!("tunnel {} ended with a panic", self.name);
         }
     }
 }

@@ -6,6 +6,7 @@ mod web;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 
 use super::board::{Counters, PeerReport};
 use super::codec::tests::{classic as frame, datagram};

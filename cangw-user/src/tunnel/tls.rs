@@ -17,6 +17,23 @@ use crate::error::{Error, Result};
 /// Bytes of a file, at most.
 const LARGEST: u64 = 1 << 20;
 
+/// Lets paths of files that do not begin at the root begin at a folder. Files of those who have none are not read for them.
+///
+/// # Errors
+/// When there are files and no folder.
+pub(crate) fn place(
+    files: [&mut Option<PathBuf>; 3],
+    folder: Option<&Path>,
+) -> std::result::Result<(), &'static str> {
+    for path in files.into_iter().flatten() {
+        let folder = folder.ok_or(
+            "files of certificates are not read for others; put the topology into the daemon's folder",
+        )?;
+        *path = folder.join(&*path);
+    }
+    Ok(())
+}
+
 /// The files of a tunnel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {

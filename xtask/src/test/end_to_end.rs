@@ -62,7 +62,8 @@ pub fn run(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<C
     };
     let label = format!("{:<5}", kernel.line.name());
     let mut count = Count::default();
-    for boot in 1.. {
+    let mut boot = 1;
+    loop {
         let command = command(&left, options.wants_diff());
         match guest::boot(kernel, &machine, &label, &command)? {
             Ok(outcome) => {
@@ -82,10 +83,10 @@ pub fn run(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<C
                     death.message,
                     first.map_or(DIFF, String::as_str),
                 ));
+                boot += 1;
             }
         }
     }
-    Ok(count)
 }
 
 /// The tests that the options want on a kernel.
