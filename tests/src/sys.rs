@@ -267,12 +267,21 @@ pub fn signal(pid: u32, signal: i32) -> io::Result<()> {
 
 /// Processor time that the calling thread has had.
 pub fn thread_time() -> io::Result<Duration> {
+    processor_time(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Processor time that this process has had.
+pub fn process_time() -> io::Result<Duration> {
+    processor_time(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn processor_time(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `time` is a timespec that lives for the call.
-    check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) })?;
+    check(unsafe { libc::clock_gettime(clock, &raw mut time) })?;
     Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
