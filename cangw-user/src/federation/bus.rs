@@ -105,6 +105,7 @@ pub(super) struct Shared<L> {
     pub number: u32,
     pub bus: config::Bus,
     pub max_age: Duration,
+    pub flush: Duration,
     pub ports: Arc<dyn Ports>,
     pub board: Arc<Board>,
     pub line: L,
@@ -173,27 +174,58 @@ impl<L: Line> Shared<L> {
         let mut inbox = Inbox::new(FrameType::Xl.mtu() as usize);
         let mut missed = 0;
         loop {
-            if let Err(e) = port.receive(&mut inbox).await {
+            if let Err(e) = self.gather(port, &mut inbox, outgoing, &mut missed).await {
                 return e;
             }
-            outgoing.time = clock::now();
-            let mut unfit = 0;
-            for (bytes, _) in inbox.messages() {
-                let is_sent = bytes.is_some_and(|bytes| outgoing.push(bytes, self));
-                unfit += u64::from(!is_sent);
-            }
-            for class in [Class::RealTime, Class::Normal] {
-                outgoing.send(class, self);
-            }
-            let overflow = inbox.overflow().unwrap_or(missed);
-            let overrun = u64::from(overflow.wrapping_sub(missed));
-            missed = overflow;
-            if unfit + overrun != 0 {
-                self.board.sent(&self.name, |counters| {
-                    counters.unfit += unfit;
-                    counters.overrun += overrun;
-                });
-            }
+            outgoing.send(Class::Normal, self);
+        }
+    }
+
+    /// Takes frames from when there is one until it is time to send those that can wait. Real-time frames are sent at once.
+    async fn gather(
+        &self,
+        port: &Port,
+        inbox: &mut Inbox,
+        outgoing: &mut Outgoing,
+        missed: &mut u32,
+    ) -> io::Result<()> {
+        port.receive(inbox).await?;
+        self.take(inbox, outgoing, missed);
+        if self.flush.is_zero() {
+            return Ok(());
+        }
+        let until = tokio::time::Instant::now() + self.flush;
+        if self.bus.realtime.is_empty() && !outgoing.is_empty() {
+            // The socket keeps what comes meanwhile; to be woken up for each frame is what costs most.
+            tokio::time::sleep_until(until).await;
+        }
+        while !outgoing.is_empty() {
+            let Ok(received) = tokio::time::timeout_at(until, port.receive(inbox)).await else {
+                break;
+            };
+            received?;
+            self.take(inbox, outgoing, missed);
+        }
+        Ok(())
+    }
+
+    /// Takes the frames that were read.
+    fn take(&self, inbox: &Inbox, outgoing: &mut Outgoing, missed: &mut u32) {
+        outgoing.time = clock::now();
+        let mut unfit = 0;
+        for (bytes, _) in inbox.messages() {
+            let is_sent = bytes.is_some_and(|bytes| outgoing.push(bytes, self));
+            unfit += u64::from(!is_sent);
+        }
+        outgoing.send(Class::RealTime, self);
+        let overflow = inbox.overflow().unwrap_or(*missed);
+        let overrun = u64::from(overflow.wrapping_sub(*missed));
+        *missed = overflow;
+        if unfit + overrun != 0 {
+            self.board.sent(&self.name, |counters| {
+                counters.unfit += unfit;
+                counters.overrun += overrun;
+            });
         }
     }
 
@@ -227,6 +259,7 @@ impl<L: Line> Shared<L> {
 /// Frames that were taken off the bus, by class.
 #[derive(Default)]
 struct Outgoing {
+    /// When the latest were.
     time: u64,
     classes: [Batch; 2],
 }
@@ -236,10 +269,17 @@ struct Batch {
     /// Number of the next frame after these.
     next: u64,
     count: u64,
+    /// When the first of them was taken off the bus.
+    time: u64,
     bytes: Vec<u8>,
 }
 
 impl Outgoing {
+    /// Whether no frames wait.
+    fn is_empty(&self) -> bool {
+        self.classes.iter().all(|batch| batch.count == 0)
+    }
+
     /// Adds a frame; whether it is one.
     fn push<L: Line>(&mut self, frame: &[u8], shared: &Shared<L>) -> bool {
         let [normal, realtime] = &mut self.classes;
@@ -253,6 +293,9 @@ impl Outgoing {
         } else {
             (Class::Normal, normal)
         };
+        if batch.count == 0 {
+            batch.time = self.time;
+        }
         batch.count += 1;
         if batch.bytes.len() > FULL {
             self.send(class, shared);
@@ -269,7 +312,7 @@ impl Outgoing {
         let head = Head {
             origin: shared.own,
             number: batch.next,
-            time: self.time,
+            time: batch.time,
         };
         let count = mem::take(&mut batch.count);
         batch.next += count;

@@ -13,10 +13,11 @@ use crate::as_text::as_text;
 use crate::containers::options::PortOptions;
 use crate::ids::IdRange;
 use crate::limits::Rate;
-use crate::tunnel::config::{Span, Wrong};
+use crate::tunnel::config::{Span, Wrong, check_flush};
 use crate::tunnel::endpoint::host_and_port;
 use crate::tunnel::tls;
 
+const FLUSH: Duration = Duration::from_millis(1);
 const MAX_AGE: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);
 /// Shorter ones would take pauses of a network for losses.
@@ -130,6 +131,8 @@ pub struct FederationTable {
     pub scout: bool,
     /// Whether it connects to hosts of which others tell.
     pub gossip: bool,
+    /// How long a frame waits for others, at most.
+    pub flush: Option<Span>,
     /// Frames that are older are thrown away.
     pub max_age: Option<Span>,
     /// Silence after which a host is lost.
@@ -210,6 +213,8 @@ pub struct Federation {
     pub scout: bool,
     /// Whether it connects to hosts of which others tell.
     pub gossip: bool,
+    /// How long a frame waits for others, at most.
+    pub flush: Duration,
     /// Frames that are older are thrown away.
     pub max_age: Duration,
     /// Silence after which a host is lost.
@@ -255,11 +260,13 @@ impl FederationTable {
         let realm = self.realm.as_deref().unwrap_or(topology);
         let machine = machine();
         let host = self.host.as_deref().unwrap_or(&machine);
+        let flush = self.flush.map_or(FLUSH, |span| span.0);
         let max_age = self.max_age.map_or(MAX_AGE, |span| span.0);
         let lease = self.lease.map_or(LEASE, |span| span.0);
         if max_age < Duration::from_millis(1) {
             return Err(("max_age", "is at least 1ms".into()));
         }
+        check_flush(flush, max_age, self.flush.is_some())?;
         if lease < SHORTEST_LEASE {
             return Err(("lease", format!("is at least {}", Span(SHORTEST_LEASE))));
         }
@@ -282,6 +289,7 @@ impl FederationTable {
             connect: self.connect.clone(),
             scout: self.scout,
             gossip: self.gossip,
+            flush,
             max_age,
             lease,
             files: self.files()?,

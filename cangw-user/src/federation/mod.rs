@@ -244,6 +244,7 @@ impl Context {
                 number: number as u32,
                 bus: bus.clone(),
                 max_age: self.federation.max_age,
+                flush: self.federation.flush,
                 ports: Arc::clone(ports),
                 board: Arc::clone(&self.board),
                 line: engine.dial(name).await?,

@@ -271,6 +271,20 @@ impl Tunnel {
     }
 }
 
+/// Whether frames that wait for others get old; the key that is wrong if `flush` was given or not.
+pub(crate) fn check_flush(flush: Duration, max_age: Duration, is_given: bool) -> Result<(), Wrong> {
+    if flush * 2 <= max_age {
+        return Ok(());
+    }
+    let (flush, max_age) = (Span(flush), Span(max_age));
+    Err((
+        if is_given { "flush" } else { "max_age" },
+        format!(
+            "frames that wait for {flush} would be too old after {max_age}; make `max_age` at least twice `flush`"
+        ),
+    ))
+}
+
 impl TunnelTable {
     /// The tunnel.
     ///
@@ -319,20 +333,7 @@ impl TunnelTable {
         // A stream has no datagrams to fill.
         let flush = if is_datagrams { FLUSH } else { Duration::ZERO };
         let (flush, max_age) = (or(self.flush, flush), or(self.max_age, MAX_AGE));
-        if flush * 2 > max_age {
-            let key = if self.flush.is_some() {
-                "flush"
-            } else {
-                "max_age"
-            };
-            let (flush, max_age) = (Span(flush), Span(max_age));
-            return Err((
-                key,
-                format!(
-                    "frames that wait for {flush} would be too old after {max_age}; make `max_age` at least twice `flush`"
-                ),
-            ));
-        }
+        check_flush(flush, max_age, self.flush.is_some())?;
         let limits = PortOptions {
             fd: true,
             xl: false,

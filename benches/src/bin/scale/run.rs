@@ -164,7 +164,7 @@ fn plan(case: &Case) -> Vec<(usize, Kind, bool)> {
         };
         let table = json!({
             "host": format!("host-{number}"), "mode": mode, "listen": listen, "connect": connect,
-            "max_age": "60s",
+            "max_age": "60s", "flush": case.flush,
             // A router that shares the bus would hear everything, too.
             "bus": {if mode == "router" { "none" } else { "body" }: {}},
         });
