@@ -7,9 +7,7 @@ use cangw::federation::RUNTIME;
 
 fn main() -> ExitCode {
     let (variable, value) = RUNTIME;
-    if env::var_os(variable).is_none() {
-        // SAFETY: this is the first that the process does: no other thread is there that could read its environment.
-        unsafe { env::set_var(variable, value) };
-    }
+    // SAFETY: this is the first that the process does: no other thread is there that could read its environment.
+    unsafe { env::set_var(variable, value) };
     cangw::cli::daemon::main()
 }

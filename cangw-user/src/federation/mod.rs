@@ -37,11 +37,13 @@ const ENDING: Duration = Duration::from_secs(5);
 /// Name of the ports on buses, which no tunnel can have.
 pub const NAME: &str = "federation";
 
-/// What Zenoh reads from the environment: its threads, of which it has one or two of a kind by default. A link that takes long to close is not to keep
-/// others waiting.
+/// What Zenoh is to find in the environment: which of its threads do what.
+///
+/// All that touches a connection is done by one thread. Zenoh lets a thread read from a TLS connection while another writes to it, which they share without
+/// any lock (eclipse-zenoh/zenoh#2557): sooner or later, memory is overwritten. [`Running`] refuses TLS without this.
 pub const RUNTIME: (&str, &str) = (
     "ZENOH_RUNTIME",
-    "(rx: (worker_threads: 8), tx: (worker_threads: 8), net: (worker_threads: 4), app: (worker_threads: 4), acc: (worker_threads: 4))",
+    "(rx: (handover: tx), acc: (handover: tx), tx: (worker_threads: 1))",
 );
 
 /// The ports of each bus.

@@ -21,6 +21,7 @@ use zenoh::qos::{CongestionControl, Priority};
 use zenoh::query::Query;
 use zenoh::sample::{Locality, SampleKind};
 
+use super::RUNTIME;
 use super::clock;
 use super::config::{Federation, Locator};
 use super::engine::{
@@ -61,6 +62,12 @@ fn class_name(class: Class) -> &'static str {
 
 /// Opens a session. It listens and scouts only where it is told.
 pub(super) async fn open(federation: Arc<Federation>) -> Result<(Engine, Session), EngineError> {
+    let (variable, value) = RUNTIME;
+    if federation.files.is_some() && std::env::var_os(variable).is_none_or(|set| set != value) {
+        return Err(down(format!(
+            "TLS needs {variable}={value} in the environment, as cangwd sets it"
+        )));
+    }
     let session = zenoh::open(configuration(&federation)?)
         .await
         .map_err(down)?;
@@ -110,7 +117,7 @@ fn configuration(federation: &Federation) -> Result<zenoh::Config, EngineError> 
     )?;
     set("transport/link/rx/max_message_size", json!(LONGEST_MESSAGE))?;
     let queue = "transport/link/tx/queue";
-    for class in ["data", "real_time"] {
+    for class in ["control", "data", "real_time"] {
         set(&format!("{queue}/size/{class}"), json!(QUEUE))?;
     }
     set(
