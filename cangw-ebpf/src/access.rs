@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
 };
 use cangw_common::classify::XlFields;
 use cangw_common::edit::FrameBytes;
-use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Head, MAX_PREFIX, field};
+use cangw_common::frame::{CLASSIC_LEN, FD_LEN, FrameType, Head, MAX_PREFIX, PROTO_CLASSIC, field};
 use cangw_common::opaque;
 
 /// Reads the head of a frame `offset` bytes into a packet.
@@ -31,6 +31,23 @@ fn head(data: usize, data_end: usize, offset: u32) -> Option<Head> {
     // there as the first word of struct canfd_frame, which it aligns to 8 bytes.
     let word = unsafe { *(start as *const u64) };
     Some(Head::from_bytes(word.to_ne_bytes()))
+}
+
+/// Reads the head of a classic frame at the begin of a packet.
+#[inline(always)]
+fn classic_head(data: usize, data_end: usize) -> Option<Head> {
+    if data + field::HEAD > data_end {
+        return None;
+    }
+    // SAFETY: both lie within the packet, checked above; on the alignment see `head`. Volatile, so that they stay two loads: nothing has to be cut
+    // out of a word, of which the kernel's verifier would not know the ranges.
+    unsafe {
+        Some(Head {
+            id: (data as *const u32).read_volatile(),
+            len_or_flags: ((data + field::LEN) as *const u8).read_volatile(),
+            xl_len: 0,
+        })
+    }
 }
 
 /// Whether `len` bytes pass the MTU of an interface; also true when the interface is gone, which is counted as refused.
@@ -120,6 +137,15 @@ impl Skb {
     pub fn len(self) -> u32 {
         // SAFETY: as in `protocol`.
         unsafe { (*self.0).len }
+    }
+
+    /// Whether it is a classic frame without a prefix.
+    #[inline(always)]
+    pub fn is_classic(self) -> bool {
+        // Not cut to 16 bits, which the field has in the kernel.
+        // SAFETY: as in `protocol`.
+        let protocol = unsafe { (*self.0).protocol };
+        protocol == u32::from(PROTO_CLASSIC.to_be()) && self.len() == CLASSIC_LEN
     }
 
     /// Interface whose ingress this is.
@@ -227,6 +253,14 @@ impl Skb {
         // SAFETY: as in `protocol`.
         let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
         head(data, end, prefix)
+    }
+
+    /// Head of a classic frame without a prefix.
+    #[inline(always)]
+    pub fn classic_head(self) -> Option<Head> {
+        // SAFETY: as in `protocol`.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        classic_head(data, end)
     }
 
     /// The fields of a CAN XL frame, which never has a prefix.

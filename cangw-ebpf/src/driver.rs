@@ -23,7 +23,6 @@ pub fn receive(ctx: &TcContext) -> i32 {
         return TC_ACT_OK;
     };
     let Found {
-        slot,
         tables,
         layout,
         list,
@@ -32,6 +31,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
         Ok(found) => found,
         Err(verdict) => return verdict,
     };
+    let slot = tables.head.slot;
     let first = cell(tables, list);
     let forms = first.flags & LIST_FORMS != 0;
     let stamp = skb.stamp();

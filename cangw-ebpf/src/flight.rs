@@ -3,7 +3,6 @@
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use cangw_common::abi::{
     self, Flight, KEEP_STAMP, LOCAL_IF_UNSENT, NEVER_LOCAL, QUEUE, Reason, Tables, Withheld, form,
-    mark,
 };
 use cangw_common::edit::{CHECKED, DUPLICATE, Edit, GUARDED, IDENTITY};
 use cangw_common::frame::{FrameType, Head, RTR_FLAG, XL_HEAD, field};
@@ -101,18 +100,17 @@ pub fn shape(skb: Skb, flight: &mut Flight, offset: u32, form: u32, purpose: Pur
 }
 
 /// Sends a frame without a prefix that its only rule edits, always sends, and leaves nothing of for local sockets. What it was is forgotten,
-/// so that the way through the other programs is spared. The frame's type comes with the bits of the mark that take the frame, because
-/// a function has no more than five arguments. One of its own for its variables' sake.
+/// so that the way through the other programs is spared. `bits` are those of the mark that take the frame. A function of its own for its variables' sake.
 #[inline(never)]
 pub fn send_edited(
     skb: *mut __sk_buff,
-    slot: u32,
     tables: &Tables,
     list: u32,
-    kind_and_bits: u32,
+    frame_type: u32,
+    bits: u32,
 ) -> i32 {
     let skb = Skb(skb);
-    let (frame_type, bits) = (kind_and_bits & !mark::TAKEN, kind_and_bits & mark::TAKEN);
+    let slot = tables.head.slot;
     let rule = list::cell(tables, list);
     if frame_type != FrameType::Classic as u32 && !skb.fits(rule.ifindex, skb.len()) {
         list::count_misfit(rule);

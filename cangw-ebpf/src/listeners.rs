@@ -3,9 +3,9 @@
 use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes};
 use aya_ebpf::programs::{ProbeContext, TracePointContext};
 use aya_ebpf::{EbpfContext as _, Global};
-use cangw_common::abi::{EVENT, LISTENER, ON_ALL};
+use cangw_common::abi::{EVENT, LISTENER, PROBES_LOST, UNCOUNTED};
 
-use crate::maps;
+use crate::{access, maps, word};
 
 /// Place of `can_rx_register`'s and `can_rx_unregister`'s argument `func` (net/can/af_can.c).
 const FUNC: usize = 4;
@@ -32,10 +32,7 @@ pub fn register(ctx: &ProbeContext) {
         return;
     };
     if is_named_gw(ctx) {
-        if let Some(known) = maps::can_gw() {
-            // SAFETY: a value of the map, valid until the program ends.
-            unsafe { known.write_volatile(func) };
-        }
+        access::store(maps::can_gw(), func);
         return;
     }
     changed(ctx, LISTENER + EVENT);
@@ -45,8 +42,7 @@ pub fn register(ctx: &ProbeContext) {
 #[inline(always)]
 pub fn unregister(ctx: &ProbeContext) {
     let func = ctx.arg::<u64>(FUNC);
-    // SAFETY: as in `register`.
-    if func.is_some() && maps::can_gw().map(|known| unsafe { known.read_volatile() }) == func {
+    if func == Some(word::load(maps::can_gw())) {
         return;
     }
     changed(ctx, EVENT.wrapping_sub(LISTENER));
@@ -97,13 +93,13 @@ fn changed(ctx: &ProbeContext, by: u64) {
         return;
     }
     if device == 0 {
-        maps::add_listeners(ON_ALL, by);
+        maps::count(maps::listeners_on_all(), by);
         return;
     }
     if let Some(ifindex) = ifindex_of(device)
-        && let Some((slot, _)) = maps::tables(ifindex)
+        && let Some(tables) = maps::tables(ifindex)
     {
-        maps::add_listeners(slot, by);
+        maps::count(maps::listeners_on(tables.head.slot), by);
     }
 }
 
@@ -119,6 +115,6 @@ pub fn module_loaded(ctx: &TracePointContext) {
     // SAFETY: the helper checks the address.
     let read = unsafe { bpf_probe_read_kernel_str_bytes(from as *const u8, &mut name) };
     if read == Ok(b"can") {
-        maps::lose_listeners();
+        access::store(maps::listeners_on_all(), UNCOUNTED | PROBES_LOST);
     }
 }

@@ -26,6 +26,7 @@ mod listeners;
 mod maps;
 mod object;
 mod rate;
+mod shared;
 mod tap;
 mod tc;
 mod watch;

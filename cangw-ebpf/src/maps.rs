@@ -7,8 +7,9 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, Progr
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use cangw_common::abi::{
-    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, FanCounters, FanOut, Flight, Guard,
-    Halves, InterfaceCounters, Reason, RuleCounters, Tables, TapRoom, WatchKey, Watched, XlTables,
+    self, BucketKey, CrossChunk, FLIGHTS as FLIGHT_COUNT, FanCounters, Flight, Guard, Halves,
+    InterfaceCounters, Reason, RuleCounters, Shortcut, Tables, TapRoom, WatchKey, Watched, Words,
+    XlTables,
 };
 use cangw_common::classify::{ListId, Lookup};
 use cangw_common::edit::Edit;
@@ -16,6 +17,7 @@ use cangw_common::opaque;
 
 use crate::access;
 pub use crate::counter::count;
+use crate::shared::Shared;
 use crate::word;
 
 /// `BPF_F_INNER_MAP`: inner maps may have any number of entries.
@@ -24,10 +26,7 @@ const INNER_MAP: usize = 1 << 12;
 const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: usize = 1;
-/// `BPF_F_MMAPABLE`: userspace changes values atomically.
-const MMAPABLE: usize = 1 << 10;
 const INTERFACES: usize = abi::INTERFACES as usize;
-const LISTENER_WORDS: usize = abi::LISTENER_WORDS as usize;
 /// Two generations of each interface's auxiliary tables: the live one and the one being built.
 const AUX: usize = 2 * INTERFACES;
 
@@ -61,20 +60,14 @@ static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<InterfaceCounters, INTERFACES> = PerCpuArray::new();
-/// Words of `cangw_common::abi::listeners`, together in one value so that a frame pays for one look-up.
-#[btf_map]
-static LISTENERS: Array<[u64; LISTENER_WORDS], 1, MMAPABLE> = Array::new();
-/// Address of `can_can_gw_rcv`, by which can-gw's own subscriptions are told apart; 0 until it is known.
-#[btf_map]
-static CAN_GW: Array<u64, 1, MMAPABLE> = Array::new();
+#[unsafe(link_section = ".bss.words")]
+static WORDS: Shared<Words> = Shared::new(Words::NONE);
 /// The targets to which frames of an interface go all at once, by its auxiliary tables.
 #[btf_map]
 static FAN_TARGETS: ArrayOfMaps<DevMap<1>, AUX> = ArrayOfMaps::new();
 /// How many frames did, by the same index.
 #[btf_map]
 static FAN_COUNTS: PerCpuArray<FanCounters, AUX> = PerCpuArray::new();
-#[btf_map]
-static FAN_OUT: Array<FanOut, 1, MMAPABLE> = Array::new();
 /// The numbers of the XDP programs of this network namespace.
 #[btf_map]
 static XDP_PROGRAMS: HashMap<u32, u32, { abi::MAX_XDP_PROGRAMS }, NO_PREALLOC> = HashMap::new();
@@ -114,16 +107,16 @@ pub struct LastRedirect {
     pub reserved: u16,
 }
 
-/// The tables of an interface, and the slot that its counters have.
+/// The tables of an interface.
 #[inline(always)]
-pub fn tables(ifindex: u32) -> Option<(u32, &'static Tables)> {
+pub fn tables(ifindex: u32) -> Option<&'static Tables> {
     let mut probe = 0;
     while probe < abi::PROBES {
         let slot = abi::slot(ifindex, probe);
         if let Some(tables) = TABLES.get_value(slot, &0)
             && tables.head.ifindex == ifindex
         {
-            return Some((slot, tables));
+            return Some(tables);
         }
         probe += 1;
     }
@@ -266,49 +259,38 @@ pub fn count_reason(slot: u32, reason: Reason) {
 /// Whether a local socket listens on an interface, or might.
 #[inline(always)]
 pub fn is_heard(slot: u32) -> bool {
-    let Some(words) = LISTENERS.get_ptr_mut(0) else {
-        return true;
-    };
-    let (Some(here), Some(on_all)) = (word_of(words, slot), word_of(words, abi::ON_ALL)) else {
-        return true;
-    };
-    abi::is_heard(word::load(here) | word::load(on_all))
+    let here = word::load(listeners_on(slot));
+    abi::is_heard(here | word::load(listeners_on_all()))
 }
 
+/// The word of those who listen on the interface in a slot.
 #[inline(always)]
-fn word_of(words: *mut [u64; LISTENER_WORDS], slot: u32) -> Option<*mut u64> {
-    if slot >= abi::LISTENER_WORDS {
-        return None;
-    }
-    // SAFETY: the value of the map, of which the kernel never takes the memory back while the program runs; the slot lies within it.
-    Some(unsafe { &raw mut (*words)[slot as usize] })
+pub fn listeners_on(slot: u32) -> *mut u64 {
+    let place = slot % abi::INTERFACES;
+    // SAFETY: the place lies within the words.
+    unsafe { &raw mut (*WORDS.get()).listeners[place as usize] }
 }
 
+/// The word of those who listen on all interfaces.
 #[inline(always)]
-fn listener_word(slot: u32) -> Option<*mut u64> {
-    word_of(LISTENERS.get_ptr_mut(0)?, slot)
+pub fn listeners_on_all() -> *mut u64 {
+    // SAFETY: a word of the variable.
+    unsafe { &raw mut (*WORDS.get()).listeners_on_all }
 }
 
-/// Changes the listeners of an interface, or those on all: adds to the word.
+/// What filters in front of an interface's program know, if it is there.
 #[inline(always)]
-pub fn add_listeners(slot: u32, by: u64) {
-    if let Some(word) = listener_word(slot) {
-        count(word, by);
-    }
-}
-
-/// Forgets who listens.
-#[inline(always)]
-pub fn lose_listeners() {
-    if let Some(word) = listener_word(abi::ON_ALL) {
-        access::store(word, abi::UNCOUNTED | abi::PROBES_LOST);
-    }
+pub fn shortcut(ifindex: u32) -> Option<&'static Shortcut> {
+    // SAFETY: the place lies within the words. Userspace changes what an interface has there only while no program stands in front of it.
+    let shortcut = unsafe { &(*WORDS.get()).shortcuts[(ifindex % abi::SHORTCUTS) as usize] };
+    (shortcut.ifindex == ifindex).then_some(shortcut)
 }
 
 /// Where the address of `can_can_gw_rcv` is kept.
 #[inline(always)]
-pub fn can_gw() -> Option<*mut u64> {
-    CAN_GW.get_ptr_mut(0)
+pub fn can_gw() -> *mut u64 {
+    // SAFETY: a word of the variable.
+    unsafe { &raw mut (*WORDS.get()).can_gw }
 }
 
 /// Remembers the redirect that the kernel is about to carry out.
@@ -341,7 +323,6 @@ const NOWHERE: u32 = u32::MAX;
 
 /// An interface whose classic frames go to several targets at once.
 pub struct FanOutOf {
-    words: *const FanOut,
     aux: u32,
 }
 
@@ -349,27 +330,27 @@ pub struct FanOutOf {
 /// another interface's, tc serves the frames.
 #[inline(always)]
 pub fn fan_out(ifindex: u32) -> Option<FanOutOf> {
-    let words = FAN_OUT.get_ptr(0)?;
     let slot = abi::slot(ifindex, 0) as usize;
-    // SAFETY: a value of the map, valid until the program ends; the slot lies within it.
-    let source = word::load(unsafe { &raw const (*words).sources[slot] });
-    abi::fan_aux(source, ifindex).map(|aux| FanOutOf { words, aux })
+    // SAFETY: the slot lies within the words.
+    let source = word::load(unsafe { &raw const (*WORDS.get()).fan_out.sources[slot] });
+    abi::fan_aux(source, ifindex).map(|aux| FanOutOf { aux })
+}
+
+/// Whether all targets were up when userspace looked, and none was about to go down since.
+#[inline(always)]
+pub fn is_armed() -> bool {
+    let words = WORDS.get();
+    // SAFETY: words of the variable.
+    let (closings, armed) = unsafe {
+        (
+            &raw const (*words).fan_out.closings,
+            &raw const (*words).fan_out.armed,
+        )
+    };
+    word::load(closings) == word::load(armed)
 }
 
 impl FanOutOf {
-    /// Whether all targets were up when userspace looked, and none was about to go down since.
-    #[inline(always)]
-    pub fn is_armed(&self) -> bool {
-        // SAFETY: as in `fan_out`.
-        let (closings, armed) = unsafe {
-            (
-                &raw const (*self.words).closings,
-                &raw const (*self.words).armed,
-            )
-        };
-        word::load(closings) == word::load(armed)
-    }
-
     /// Gives the frame to all targets, and counts it; false when they are not there.
     #[inline(always)]
     pub fn redirect(&self, bytes: u32) -> bool {
@@ -393,12 +374,9 @@ impl FanOutOf {
 /// A CAN interface is about to go down. Whether frames were given to several targets at once until now.
 #[inline(always)]
 pub fn count_closing() -> bool {
-    let Some(words) = FAN_OUT.get_ptr_mut(0) else {
-        return false;
-    };
-    let was_armed = FanOutOf { words, aux: 0 }.is_armed();
-    // SAFETY: as in `fan_out`.
-    count(unsafe { &raw mut (*words).closings }, 1);
+    let was_armed = is_armed();
+    // SAFETY: a word of the variable.
+    count(unsafe { &raw mut (*WORDS.get()).fan_out.closings }, 1);
     was_armed
 }
 

@@ -170,7 +170,7 @@ fn look_up(seen: &Seen, room: &mut TapRoom) {
             return;
         }
     }
-    let Some((_, tables)) = maps::tables(seen.ifindex) else {
+    let Some(tables) = maps::tables(seen.ifindex) else {
         record.status = NO_RULES;
         return;
     };

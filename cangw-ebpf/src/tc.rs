@@ -8,7 +8,8 @@ use cangw_common::abi::{
     LIST_STAMP, LIST_WATCH, LOCAL, LOCAL_IF_UNSENT, NEVER_LOCAL, Reason, Tables, UNSENT, mark,
 };
 use cangw_common::classify::{NO_RULE, classify};
-use cangw_common::frame::{CLASSIC_LEN, FrameType, Layout, PROTO_CLASSIC, SFF_MASK, layout};
+use cangw_common::frame::{FrameType, Layout, SFF_MASK, layout};
+use cangw_common::opaque;
 
 use crate::access::Skb;
 use crate::flight::{self, out_of_memory};
@@ -18,13 +19,11 @@ use crate::watch;
 
 /// A frame for which there are rules.
 pub struct Found {
-    /// Slot of the interface.
-    pub slot: u32,
-    /// Its tables.
+    /// Tables of the interface.
     pub tables: &'static Tables,
     /// Where the frame lies.
     pub layout: Layout,
-    /// Number of the list.
+    /// Number of the list, or of its variant for the state in which the frame arrived.
     pub list: u32,
     /// Data bytes of the frame.
     pub bytes: u32,
@@ -58,52 +57,65 @@ pub fn find(
 ) -> Result<Found, i32> {
     let skb = Skb(ctx.skb.skb);
     let ifindex = skb.ifindex();
-    let Some((slot, tables)) = maps::tables(ifindex) else {
+    let Some(tables) = maps::tables(ifindex) else {
         maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
         return Err(TC_ACT_OK);
     };
     if state > tables.head.states {
         // The rules changed while the echo was on its way.
-        maps::count_reason(slot, Reason::NoTables);
+        maps::count_reason(tables.head.slot, Reason::NoTables);
         return Err(TC_ACT_OK);
     }
-    let malformed = || Err(unlisted(slot, tables, state, Reason::Malformed));
+    let malformed = || Err(unlisted(tables, state, Reason::Malformed));
     let Some(layout) = layout() else {
         return malformed();
     };
-    let Some(head) = skb.head(layout.prefix) else {
+    let head = if layout == Layout::CLASSIC {
+        skb.classic_head()
+    } else {
+        skb.head(layout.prefix)
+    };
+    let Some(head) = head else {
         return malformed();
     };
     if !head.is_valid(layout) {
         return malformed();
     }
     let id = head.id;
-    match classify(tables, &Aux, layout.kind, id, || skb.xl_fields()) {
-        Ok(NO_RULE) => Err(unlisted(slot, tables, state, Reason::Unmatched)),
-        Ok(list) => {
-            if maps::debug() {
-                debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
-            }
-            let list = u32::from(list) + state;
-            Ok(Found {
-                slot,
-                tables,
-                layout,
-                list,
-                bytes: head.data_len(layout.kind),
-            })
+    let (list, bytes) = if matches!(layout.kind, FrameType::Classic) && id <= SFF_MASK {
+        // What `classify` and `data_len` come to for most frames.
+        let list = tables.standard[FrameType::Classic as usize][id as usize];
+        (list, u32::from(head.len_or_flags))
+    } else {
+        match classify(tables, &Aux, layout.kind, id, || skb.xl_fields()) {
+            Ok(list) => (list, head.data_len(layout.kind)),
+            Err(_) => return malformed(),
         }
-        Err(_) => malformed(),
+    };
+    if list == NO_RULE {
+        return Err(unlisted(tables, state, Reason::Unmatched));
     }
+    if maps::debug() {
+        // Copies, because what the macro refers to has to lie on the stack.
+        let [ifindex, id, list] = [ifindex, id, list.into()].map(|number| opaque(number.into()));
+        debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
+    }
+    Ok(Found {
+        tables,
+        layout,
+        list: u32::from(list) + state,
+        bytes,
+    })
 }
 
 /// Counts a frame without a list, and says what becomes of it. A function of its own, so that frames with a list do not pay for the policy.
 #[inline(never)]
-fn unlisted(slot: u32, tables: &Tables, state: u32, reason: Reason) -> i32 {
+fn unlisted(tables: &Tables, state: u32, reason: Reason) -> i32 {
     // The policy is for frames that enter here; an echo entered elsewhere.
     let denies = tables.head.flags & DENY != 0 && state == 0;
     let denied = denies && matches!(reason, Reason::Unmatched);
-    maps::count_reason(slot, if denied { Reason::Denied } else { reason });
+    let reason = if denied { Reason::Denied } else { reason };
+    maps::count_reason(tables.head.slot, reason);
     if denies { TC_ACT_SHOT } else { TC_ACT_OK }
 }
 
@@ -137,7 +149,7 @@ pub fn receive(ctx: &TcContext) -> i32 {
 pub fn decide(ctx: &TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     // Most frames. With constants for their layout and state there is less to do.
-    if skb.protocol() == PROTO_CLASSIC && skb.len() == CLASSIC_LEN && skb.mark() & mark::ECHO == 0 {
+    if skb.is_classic() && skb.mark() & mark::ECHO == 0 {
         return match find(ctx, || Some(Layout::CLASSIC), 0) {
             Ok(found) => forward(skb, &found),
             Err(verdict) => verdict,
@@ -161,7 +173,7 @@ fn forward(skb: Skb, found: &Found) -> i32 {
     let first = cell(found.tables, found.list);
     let kind = found.layout.kind as u32;
     if found.layout.prefix != 0 {
-        beside(skb, found.slot, first, kind, found.layout.prefix);
+        beside(skb, found.tables, first, kind, found.layout.prefix);
         return BEHIND;
     }
     let is_classic = matches!(found.layout.kind, FrameType::Classic);
@@ -173,13 +185,14 @@ fn forward(skb: Skb, found: &Found) -> i32 {
         }
         if skb.stamp() == 0 || first.flags & LIST_STAMP == 0 {
             list::count_sent(first, found.bytes);
-            return hand_over(skb, found, first);
+            return hand_over(skb, first, Audience::of(found.tables));
         }
         // Or only loses its time stamp.
-        if Audience::of(found.slot, found.tables) != Audience::Some {
+        let audience = Audience::of(found.tables);
+        if audience != Audience::Some {
             skb.set_stamp(0);
             list::count_sent(first, found.bytes);
-            return hand_over(skb, found, first);
+            return hand_over(skb, first, audience);
         }
     }
     let loses_stamp = first.flags & LIST_STAMP != 0 && skb.stamp() != 0;
@@ -187,11 +200,10 @@ fn forward(skb: Skb, found: &Found) -> i32 {
         // CAN XL frames are never edited.
         let editable = !matches!(found.layout.kind, FrameType::Xl);
         if editable && first.len == 1 && first.flags & NOT_ALONE == LIST_FORMS {
-            let audience = Audience::of(found.slot, found.tables);
+            let audience = Audience::of(found.tables);
             if audience != Audience::Some {
-                let kind_and_bits = kind | audience.bits();
-                let (slot, tables, list) = (found.slot, found.tables, found.list);
-                let verdict = flight::send_edited(skb.0, slot, tables, list, kind_and_bits);
+                let bits = audience.bits();
+                let verdict = flight::send_edited(skb.0, found.tables, found.list, kind, bits);
                 return if verdict == TC_ACT_UNSPEC {
                     TAKE
                 } else {
@@ -199,7 +211,7 @@ fn forward(skb: Skb, found: &Found) -> i32 {
                 };
             }
         }
-        return forward_other(skb.0, found.slot, found.tables, found.list, kind);
+        return forward_other(skb.0, found.tables, found.list, kind);
     }
     // A classic frame whose copies look like it.
     let lengths = (found.layout.len, found.bytes);
@@ -214,13 +226,12 @@ fn forward(skb: Skb, found: &Found) -> i32 {
     if first.handle == 0 {
         return TC_ACT_OK;
     }
-    hand_over(skb, found, first)
+    hand_over(skb, first, Audience::of(found.tables))
 }
 
 /// Leaves a frame to the filter of its list.
 #[inline(always)]
-fn hand_over(skb: Skb, found: &Found, first: &Cell) -> i32 {
-    let audience = Audience::of(found.slot, found.tables);
+fn hand_over(skb: Skb, first: &Cell, audience: Audience) -> i32 {
     skb.set_mark(u32::from(first.handle) | audience.bits());
     if audience == Audience::Some {
         TC_ACT_UNSPEC
@@ -243,10 +254,10 @@ enum Audience {
 
 impl Audience {
     #[inline(always)]
-    fn of(slot: u32, tables: &Tables) -> Self {
+    fn of(tables: &Tables) -> Self {
         if tables.head.flags & EXCLUSIVE != 0 {
             Self::Excluded
-        } else if maps::is_heard(slot) {
+        } else if maps::is_heard(tables.head.slot) {
             Self::Some
         } else {
             Self::None
@@ -281,12 +292,12 @@ pub fn rest(first: &Cell) -> i32 {
 
 /// What a list does beside its rules, once for each frame.
 #[inline(always)]
-fn beside(skb: Skb, slot: u32, first: &Cell, kind: u32, prefix: u32) {
+fn beside(skb: Skb, tables: &Tables, first: &Cell, kind: u32, prefix: u32) {
     if first.flags & LIST_WATCH != 0 {
-        watch::record(skb.0, slot, kind, prefix);
+        watch::record(skb.0, tables.head.slot, kind, prefix);
     }
     if first.flags & LIST_DENIED != 0 {
-        maps::count_reason(slot, Reason::Denied);
+        maps::count_reason(tables.head.slot, Reason::Denied);
     }
 }
 
@@ -311,11 +322,12 @@ pub const TAKE: i32 = 0x102;
 
 /// Carries out a list of rules for any frame without a prefix. A function of its own, so that its variables cost the others nothing.
 #[inline(never)]
-fn forward_other(skb: *mut __sk_buff, slot: u32, tables: &Tables, list: u32, kind: u32) -> i32 {
+fn forward_other(skb: *mut __sk_buff, tables: &Tables, list: u32, kind: u32) -> i32 {
     let skb = Skb(skb);
+    let slot = tables.head.slot;
     let first = cell(tables, list);
-    beside(skb, slot, first, kind, 0);
-    let audience = Audience::of(slot, tables);
+    beside(skb, tables, first, kind, 0);
+    let audience = Audience::of(tables);
     let local = local(first, audience != Audience::Some);
     let mut handle = u32::from(first.handle);
     // A list that drops has no twin for nobody.

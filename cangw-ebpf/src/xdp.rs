@@ -25,11 +25,11 @@ pub fn receive(ctx: &XdpContext) -> u32 {
     let ifindex = packet.ifindex();
     if let Some(fan_out) = maps::fan_out(ifindex) {
         return match fanned_out(packet) {
-            Some(bytes) if fan_out.is_armed() && fan_out.redirect(bytes) => XDP_REDIRECT,
+            Some(bytes) if maps::is_armed() && fan_out.redirect(bytes) => XDP_REDIRECT,
             _ => XDP_PASS,
         };
     }
-    let Some((slot, tables)) = maps::tables(ifindex) else {
+    let Some(tables) = maps::tables(ifindex) else {
         maps::count_reason(abi::slot(ifindex, 0), Reason::NoTables);
         return XDP_PASS;
     };
@@ -37,11 +37,11 @@ pub fn receive(ctx: &XdpContext) -> u32 {
         return XDP_PASS;
     }
     let Some((layout, head)) = frame(packet, tables) else {
-        return leave(slot, tables, Reason::Malformed);
+        return leave(tables, Reason::Malformed);
     };
     // Userspace does not give an interface to this engine when a rule asks for fields of CAN XL frames.
     match classify(tables, &Aux, layout.kind, head.id, || None) {
-        Ok(NO_RULE) => leave(slot, tables, Reason::Unmatched),
+        Ok(NO_RULE) => leave(tables, Reason::Unmatched),
         Ok(list) => {
             if maps::debug() {
                 debug!(ctx, "if {} id {:x} list {}", ifindex, head.id, list);
@@ -49,17 +49,17 @@ pub fn receive(ctx: &XdpContext) -> u32 {
             // Every list has one rule.
             let cell = &tables.cells[list as usize & (MAX_CELLS - 1)];
             let bytes = head.data_len(layout.kind);
-            redirect(packet, (slot, tables), ifindex, (layout, bytes), cell)
+            redirect(packet, tables, ifindex, (layout, bytes), cell)
         }
-        Err(_) => leave(slot, tables, Reason::Malformed),
+        Err(_) => leave(tables, Reason::Malformed),
     }
 }
 
 /// Leaves a frame to tc, which counts why it is not forwarded, or where there is none, to local sockets.
 #[inline(always)]
-fn leave(slot: u32, tables: &Tables, reason: Reason) -> u32 {
+fn leave(tables: &Tables, reason: Reason) -> u32 {
     if tables.head.flags & TC_BEHIND == 0 {
-        maps::count_reason(slot, reason);
+        maps::count_reason(tables.head.slot, reason);
     }
     XDP_PASS
 }
@@ -94,7 +94,7 @@ fn fanned_out(packet: Packet) -> Option<u32> {
 #[inline(always)]
 fn redirect(
     packet: Packet,
-    (slot, tables): (u32, &Tables),
+    tables: &Tables,
     ifindex: u32,
     (layout, bytes): (Layout, u32),
     cell: &Cell,
@@ -113,7 +113,7 @@ fn redirect(
     if layout.prefix != 0 {
         // Cutting the prefix off with bpf_xdp_adjust_head makes the kernel compare the wrong bytes with an Ethernet
         // header and give the frame another protocol (bpf_prog_run_generic_xdp), so that it would be lost.
-        return leave(slot, tables, Reason::Prefix);
+        return leave(tables, Reason::Prefix);
     }
     // SAFETY: see above.
     maps::count(unsafe { &raw mut (*rule).sent }, 1);
@@ -149,8 +149,8 @@ pub fn redirect_failed(ctx: &TracePointContext) {
     }
     if target == 0 {
         // The frame was for several targets.
-        if let Some((slot, _)) = maps::tables(source as u32) {
-            maps::count_reason(slot, Reason::FanOut);
+        if let Some(tables) = maps::tables(source as u32) {
+            maps::count_reason(tables.head.slot, Reason::FanOut);
         }
         return;
     }

@@ -100,12 +100,6 @@ impl Flight {
     }
 }
 
-/// The class of a filter in front of the program (`skb->tc_classid`): the handle of its list, and what it does.
-pub mod front {
-    /// With the handle: it serves frames that local sockets get as well, not those of which nothing is left for them.
-    pub const COPY: u32 = 0x8000;
-}
-
 /// Bits of `skb->mark` between the program and the tc filters behind it.
 pub mod mark {
     /// Handle of the fw filters: the list that is carried out.

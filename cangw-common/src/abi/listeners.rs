@@ -1,11 +1,5 @@
 //! Who listens on an interface: a word for each, changed by atomic operations only.
 
-use super::INTERFACES;
-
-/// Words: one for each slot of an interface, and one more.
-pub const LISTENER_WORDS: u32 = INTERFACES + 1;
-/// The word of those who listen on all interfaces.
-pub const ON_ALL: u32 = INTERFACES;
 /// A listener more, in the word of an interface (`can_rx_register`); a listener less is the same subtracted. Every change also counts
 /// as an [`EVENT`].
 pub const LISTENER: u64 = 1 << 32;

@@ -9,9 +9,11 @@ mod flight;
 mod guard;
 mod hub;
 mod listeners;
+mod shortcut;
 mod tables;
 mod tap;
 mod watch;
+mod words;
 
 pub use counters::*;
 pub use fan_out::*;
@@ -19,12 +21,14 @@ pub use flight::*;
 pub use guard::*;
 pub use hub::*;
 pub use listeners::*;
+pub use shortcut::*;
 pub use tables::*;
 pub use tap::*;
 pub use watch::*;
+pub use words::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -54,9 +58,9 @@ pub const fn slot(ifindex: u32, probe: u32) -> u32 {
 
 const _: () = {
     assert!(size_of::<Space>() == 12);
-    assert!(size_of::<Head>() == 64);
+    assert!(size_of::<Head>() == 80);
     assert!(size_of::<Cell>() == 16);
-    assert!(size_of::<Tables>() == 64 + 3 * 2 * STANDARD_KEYS + 16 * MAX_CELLS);
+    assert!(size_of::<Tables>() == 80 + 3 * 2 * STANDARD_KEYS + 16 * MAX_CELLS);
     assert!(size_of::<Halves>() == 4 * HALF_KEYS);
     assert!(size_of::<CrossChunk>() == 64);
     assert!(MAX_RULES <= 1 << 16);
@@ -69,6 +73,13 @@ const _: () = {
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
     assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
+    assert!(size_of::<Shortcut>() == 4 * 4 + 2048 / 8);
+    assert!(
+        size_of::<Words>()
+            == 8 * (INTERFACES as usize + 2)
+                + size_of::<FanOut>()
+                + SHORTCUTS as usize * size_of::<Shortcut>()
+    );
     assert!(size_of::<XlTables>() == 4 * 8 + 2 * (XL_PRIORITIES + 256 + 256 + 2 * XL_HALF));
     assert!(size_of::<TapRecord>() == 2 * 8 + 10 * 4 && size_of::<TapCell>() == 8);
     assert!(QUEUE > MAX_LIST as usize);
@@ -82,7 +93,7 @@ mod pod {
 
     use super::{
         BucketKey, CrossChunk, FanCounters, Guard, Halves, HubPort, HubProgram, InterfaceCounters,
-        RuleCounters, Tables, TapRecord, WatchKey, Watched, XlTables,
+        RuleCounters, Shortcut, Tables, TapRecord, WatchKey, Watched, XlTables,
     };
 
     // SAFETY: all are repr(C) structs of integers without padding (their sizes, asserted above, are the sums of
@@ -116,4 +127,6 @@ mod pod {
     unsafe impl aya::Pod for Watched {}
     // SAFETY: as above.
     unsafe impl aya::Pod for TapRecord {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Shortcut {}
 }

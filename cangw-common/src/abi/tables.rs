@@ -87,6 +87,10 @@ pub struct Head {
     pub states: u32,
     /// How extended identifiers and error classes are looked up, by [`SpaceIndex`].
     pub spaces: [Space; SPACES as usize],
+    /// Slot of the interface, where its other words and counters are.
+    pub slot: u32,
+    /// 0. The cells behind begin at a multiple of their size.
+    pub reserved: [u32; 3],
 }
 
 /// [`Cell::flags`] of a list's first cell: some rule of the list echoes.

@@ -1,13 +1,20 @@
 //! Filters in front of the program: a shorter way for the frames of an interface that has a single list.
 
-use cangw_common::abi::{front, mark};
+use cangw_common::abi::{
+    DENY, EXCLUSIVE, HAS_EXACT, KEEP_STAMP, LIST_ECHO, LIST_STAMP, SHORTCUT_ALL,
+    SHORTCUT_EXCLUSIVE, SHORTCUT_ONLY, SPACE_UNIFORM, Shortcut, SpaceIndex, front, mark,
+};
+use cangw_common::classify::NO_RULE;
+use cangw_common::frame::{FrameType, SFF_MASK};
 
+use crate::compile::Compiled;
 use crate::error::Result;
 use crate::kernel::bpf::TcProgram;
 use crate::kernel::filter::{self, End, Front, Installed, Place, Plan};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::pins::Pins;
 use crate::kernel::syscall;
+use crate::kernel::words::Words;
 
 /// The filters in front that serve an interface with one list, given with its twins by their bits of the mark; each with the handle of the
 /// twin whose actions it has.
@@ -40,12 +47,62 @@ pub(super) fn of_only_list(
         .collect()
 }
 
+/// What filters in front can know of an interface's classic frames: its only list with actions has to be one rule that sends them as they are, and
+/// has to be for some standard identifier.
+pub(super) fn shortcut(compiled: &Compiled, slot: u32) -> Option<Box<Shortcut>> {
+    let tables = &compiled.tables;
+    let mut with_actions = compiled.lists.iter().filter_map(|list| {
+        let cell = &tables.cells[usize::from(list.id)];
+        (cell.handle != 0).then_some((list.id, cell))
+    });
+    let (list, cell) = with_actions.next()?;
+    let plain = cell.len == 1 && cell.flags & !(LIST_ECHO | LIST_STAMP | KEEP_STAMP) == 0;
+    if !plain || with_actions.next().is_some() {
+        return None;
+    }
+    let mut shortcut = Box::new(Shortcut {
+        ifindex: tables.head.ifindex,
+        slot,
+        handle: cell.handle,
+        rule: cell.rule,
+        ..Shortcut::NONE
+    });
+    let standard = &tables.standard[FrameType::Classic as usize];
+    // Without RTR, keys are identifiers.
+    for (id, _) in (0..=SFF_MASK).zip(standard).filter(|(_, l)| **l == list) {
+        shortcut.ids[id as usize / 32] |= 1 << (id % 32);
+    }
+    if shortcut.ids == Shortcut::NONE.ids {
+        // It would only be asked in vain.
+        return None;
+    }
+    let extended = tables.head.spaces[SpaceIndex::ClassicExtended as usize];
+    let is_for_all = standard.iter().all(|l| *l == list)
+        && tables.head.flags & HAS_EXACT == 0
+        && extended.kind == SPACE_UNIFORM
+        && extended.list == list;
+    let is_only = tables.head.flags & DENY == 0
+        && (0..=SFF_MASK)
+            .zip(standard)
+            .all(|(_, l)| [list, NO_RULE].contains(l));
+    for (is_so, flag) in [
+        (is_for_all, SHORTCUT_ALL),
+        (is_only, SHORTCUT_ONLY),
+        (tables.head.flags & EXCLUSIVE != 0, SHORTCUT_EXCLUSIVE),
+    ] {
+        if is_so {
+            shortcut.flags |= flag;
+        }
+    }
+    Some(shortcut)
+}
+
 /// What is to stand in front of the program of an interface, once its tables are in force.
 pub(super) enum Fronts {
     /// What is there.
     Stay,
-    /// These instead, each with the actions of a list.
-    New(Vec<(Front, Installed)>),
+    /// These instead, each with the actions of a list, and what they know.
+    New(Vec<(Front, Installed)>, Option<Box<Shortcut>>),
 }
 
 impl Fronts {
@@ -59,6 +116,7 @@ impl Fronts {
         pins: &Pins,
         ifindex: u32,
         wanted: &[(Front, u32)],
+        shortcut: Option<Box<Shortcut>>,
     ) -> Result<Self> {
         let (present, lists): (Vec<Installed>, Vec<Installed>) =
             filter::installed(netlink, ifindex)?
@@ -83,11 +141,13 @@ impl Fronts {
                     .any(|p| p.place == place && p.is_front_of(list));
             }
         }
-        if stay {
+        let words = Words::open(pins)?;
+        if stay && words.has_shortcut(ifindex, shortcut.as_deref()) {
             return Ok(Self::Stay);
         }
         detach(netlink, ifindex, &present, fronts.is_empty())?;
-        Ok(Self::New(fronts))
+        words.forget_shortcut(ifindex);
+        Ok(Self::New(fronts, shortcut))
     }
 
     /// Attaches those that are not there, so that the one is asked first that most frames are for: while somebody listens (`heard`) the one that
@@ -105,7 +165,11 @@ impl Fronts {
     ) -> Result<()> {
         let first = if heard { Front::Copy } else { Front::Take };
         let mut fronts = match self {
-            Self::New(fronts) => {
+            Self::New(fronts, shortcut) => {
+                if let Some(shortcut) = shortcut {
+                    // No program goes by what was known before: the tables were switched since it was forgotten, which waits for them.
+                    Words::open(pins)?.set_shortcut(&shortcut);
+                }
                 *copies_first = (fronts.len() == Front::ALL.len()).then_some(heard);
                 fronts
             }
@@ -132,9 +196,10 @@ impl Fronts {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove(netlink: &Netlink, ifindex: u32) -> Result<()> {
+    pub fn remove(netlink: &Netlink, pins: &Pins, ifindex: u32) -> Result<()> {
         let mut present = filter::installed(netlink, ifindex)?;
         present.retain(|filter| matches!(filter.place, Place::Front(..)));
+        Words::open(pins)?.forget_shortcut(ifindex);
         detach(netlink, ifindex, &present, true)
     }
 }

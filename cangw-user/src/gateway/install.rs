@@ -13,9 +13,9 @@ use crate::kernel::bpf::{self, TcProgram};
 use crate::kernel::fan_out;
 use crate::kernel::filter::{self, Front, Plan, Qdisc};
 use crate::kernel::link::Link;
-use crate::kernel::listeners::Words;
 use crate::kernel::maps::Maps;
 use crate::kernel::syscall;
+use crate::kernel::words::Words;
 use crate::rule::Engine;
 use crate::state::{Live, State};
 
@@ -65,7 +65,7 @@ impl Gateway {
         };
         if old.is_none() {
             maps.reset_reasons(slot)?;
-            Words::open(&self.pins)?.forget(slot);
+            Words::open(&self.pins)?.forget(Some(slot));
         }
         let generation = old.as_ref().map_or(0, |live| live.generation ^ 1);
         let mut live = Live {
@@ -145,7 +145,12 @@ impl Gateway {
             }
         }
         let fronts: &[_] = if needs_tc { &wanted.fronts } else { &[] };
-        let fronts = Fronts::prepare(&self.netlink, &self.pins, ifindex, fronts)?;
+        // What they take by themselves is not logged.
+        let knows = !fronts.is_empty() && !state.settings.log;
+        let shortcut = knows
+            .then(|| fronts::shortcut(&job.compiled, live.slot))
+            .flatten();
+        let fronts = Fronts::prepare(&self.netlink, &self.pins, ifindex, fronts, shortcut)?;
         release(ifindex)?;
         let attach = || -> Result<()> {
             if needs_tc {
@@ -159,10 +164,10 @@ impl Gateway {
         if let Some(old) = old {
             // What the tables do not name leaves frames alone, so that both engines can be there when the tables are switched.
             attach()?;
-            maps.switch(live.slot, &job.compiled)?;
+            maps.switch(live.slot, &mut job.compiled)?;
             keep_fanned_out(maps, state, old)?;
         } else {
-            maps.switch(live.slot, &job.compiled)?;
+            maps.switch(live.slot, &mut job.compiled)?;
             attach()?;
         }
         if let Some(switch) = switch {
@@ -191,7 +196,7 @@ impl Gateway {
 
     /// Takes all filters for frames that arrive off an interface.
     pub(super) fn take_filters_off(&self, state: &mut State, ifindex: u32) -> Result<()> {
-        Fronts::remove(&self.netlink, ifindex)?;
+        Fronts::remove(&self.netlink, &self.pins, ifindex)?;
         filter::detach(&self.netlink, ifindex)?;
         self.remove_lists(state, ifindex, |_| false)?;
         filter::detach_steps(&self.netlink, ifindex, 0)
@@ -202,6 +207,7 @@ impl Gateway {
         if !live.fan_out.is_empty() {
             fan_out::Switch::open(&self.pins)?.set_source(live.slot, None);
         }
+        Words::open(&self.pins)?.forget_shortcut(live.ifindex);
         bpf::detach_xdp(&self.pins, live.ifindex)?;
         maps.clear(live.slot)?;
         keep_fanned_out(maps, state, live)

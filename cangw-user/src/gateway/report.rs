@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::kernel::bpf;
 use crate::kernel::filter::{self, SHARED};
 use crate::kernel::link;
-use crate::kernel::listeners::Words;
 use crate::kernel::maps::Maps;
+use crate::kernel::words::Words;
 use crate::options::{Action, Policy};
 use crate::rule::{Engine, Rule};
 

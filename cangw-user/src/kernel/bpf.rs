@@ -15,12 +15,13 @@ use super::btf::Btf;
 use super::listeners::{self, Known};
 use super::maps;
 use super::pins::Pins;
+use super::words;
 use crate::error::{Error, Result};
 
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cangw-ebpf.o"));
 
-const MAPS: [&str; 25] = [
+const MAPS: [&str; 22] = [
     "TABLES",
     "EXACT",
     "HALVES",
@@ -38,11 +39,8 @@ const MAPS: [&str; 25] = [
     "LAST",
     "XDP_PROGRAMS",
     "AYA_LOGS",
-    "LISTENERS",
-    "CAN_GW",
     "FAN_TARGETS",
     "FAN_COUNTS",
-    "FAN_OUT",
     "TAPS",
     "TAPS_MISSED",
     "TAP_ROOM",
@@ -79,6 +77,7 @@ pub fn build() -> u64 {
 /// When the kernel refuses; the verifier's last words are in the message.
 pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     maps::create_outer(pins)?;
+    words::create(pins)?;
     let mut ebpf = open(pins, debug)?;
     if fs::exists(pins.path("AYA_LOGS")).is_ok_and(|pinned| !pinned)
         && let Some(map) = ebpf.map("AYA_LOGS")
@@ -174,10 +173,12 @@ pub(super) fn open_knowing<T: aya::Pod>(
     if let Some(known) = known {
         known.tell(&mut loader);
     }
-    loader
+    let ebpf = loader
         .override_global(name, value, true)
         .load(OBJECT)
-        .map_err(failed("load the eBPF maps"))
+        .map_err(failed("load the eBPF maps"))?;
+    words::give_to(&ebpf, pins)?;
+    Ok(ebpf)
 }
 
 fn pin_at(pins: &Pins, ebpf: &mut Ebpf, (name, pin, place): Placed) -> Result<()> {

@@ -4,21 +4,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader};
-use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aya::programs::links::FdLink;
 use aya::programs::{KProbe, ProbeKind, TracePoint};
 use aya::{Ebpf, EbpfLoader};
-use cangw_common::abi::{self, LISTENER_WORDS, ON_ALL, PROBES_LOST, UNCOUNTED};
-use memmap2::{MmapOptions, MmapRaw};
+use cangw_common::abi::{self, PROBES_LOST, UNCOUNTED};
 
 use super::bpf::{self, failed, replace};
 use super::btf::Btf;
-use super::maps::open_data;
 use super::pins::{self, Pins};
 use super::syscall;
+use super::words::Words;
 use crate::error::{Error, Result};
 
 /// What can.ko keeps for all network namespaces in `/proc/net`, a file for each way of finding receivers (net/can/proc.c).
@@ -49,53 +47,17 @@ const PROBES: [(&str, &str); 3] = [
 /// The program that tells when the probes are gone.
 const LOADED: &str = "cangw_can_loaded";
 
-/// The words of `cangw_common::abi::listeners`, in the memory that the programs use.
-pub struct Words {
-    listeners: MmapRaw,
-    can_gw: MmapRaw,
-}
-
 impl Words {
-    /// Opens them.
-    ///
-    /// # Errors
-    /// When they are not pinned, or memory is short.
-    pub fn open(pins: &Pins) -> Result<Self> {
-        let map = |name, words: u32| {
-            let map = open_data(pins, name)?;
-            MmapOptions::new()
-                .len(words as usize * size_of::<u64>())
-                .map_raw(map.fd().as_fd().as_raw_fd())
-                .map_err(|e| Error::io(format!("use the map {name}"), e))
-        };
-        Ok(Self {
-            listeners: map("LISTENERS", LISTENER_WORDS)?,
-            can_gw: map("CAN_GW", 1)?,
-        })
-    }
-
-    fn word(&self, slot: u32) -> &AtomicU64 {
-        assert!(slot < LISTENER_WORDS);
-        let slot = slot as usize;
-        // SAFETY: the mapping has LISTENER_WORDS words and lives as long as the reference; all who share it change them atomically.
-        unsafe { AtomicU64::from_ptr(self.listeners.as_mut_ptr().cast::<u64>().add(slot)) }
-    }
-
-    fn can_gw(&self) -> &AtomicU64 {
-        // SAFETY: as in `word`, for a mapping of one.
-        unsafe { AtomicU64::from_ptr(self.can_gw.as_mut_ptr().cast()) }
-    }
-
-    /// Forgets the listeners of a slot: frames are copied until they are counted.
-    pub fn forget(&self, slot: u32) {
-        self.word(slot).store(UNCOUNTED, Ordering::SeqCst);
+    /// Forgets who listens on the interface in a slot, or on all: frames are copied until they are counted.
+    pub fn forget(&self, slot: Option<u32>) {
+        self.listeners_of(slot).store(UNCOUNTED, Ordering::SeqCst);
     }
 
     /// How many listen on an interface; `None` when it is not known.
     #[must_use]
     pub fn listeners(&self, slot: u32) -> Option<u32> {
-        let of = |slot| abi::listeners(self.word(slot).load(Ordering::SeqCst));
-        Some(of(slot)? + of(ON_ALL)?)
+        let of = |slot| abi::listeners(self.listeners_of(slot).load(Ordering::SeqCst));
+        Some(of(Some(slot))? + of(None)?)
     }
 }
 
@@ -106,9 +68,10 @@ impl Words {
 /// Why the kernel cannot; frames are copied then.
 pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
     let words = Words::open(pins)?;
-    let load = |slot: u32| words.word(slot).load(Ordering::SeqCst);
-    let interfaces: Vec<(u32, &str)> = [(ON_ALL, ANY)].iter().chain(interfaces).copied().collect();
-    if !are_attached(pins) || load(ON_ALL) & PROBES_LOST != 0 {
+    let load = |slot| words.listeners_of(slot).load(Ordering::SeqCst);
+    let each = interfaces.iter().map(|(slot, name)| (Some(*slot), *name));
+    let interfaces: Vec<(Option<u32>, &str)> = [(None, ANY)].into_iter().chain(each).collect();
+    if !are_attached(pins) || load(None) & PROBES_LOST != 0 {
         attach(pins)?;
         for &(slot, _) in &interfaces {
             words.forget(slot);
@@ -122,7 +85,7 @@ pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
         }
         let before: Vec<u64> = interfaces.iter().map(|&(slot, _)| load(slot)).collect();
         let receivers = Receivers::read()?;
-        let agrees = |(word, (_, name)): (&u64, &(u32, &str))| {
+        let agrees = |(word, (_, name)): (&u64, &(Option<u32>, &str))| {
             abi::listeners(*word) == Some(receivers.of(name))
         };
         if before.iter().zip(&interfaces).all(agrees) {
@@ -132,7 +95,7 @@ pub fn sync(pins: &Pins, interfaces: &[(u32, &str)]) -> Result<()> {
         let receivers = Receivers::read()?;
         for (&word, (slot, name)) in before.iter().zip(&interfaces) {
             // If anything happened since, not even the count before is to be trusted.
-            let _ = words.word(*slot).compare_exchange(
+            let _ = words.listeners_of(*slot).compare_exchange(
                 word,
                 abi::counted(word, receivers.of(name)),
                 Ordering::SeqCst,

@@ -222,7 +222,8 @@ impl Maps {
     ///
     /// # Errors
     /// When memory is short; then the old tables stay.
-    pub fn switch(&mut self, slot: u32, compiled: &Compiled) -> Result<()> {
+    pub fn switch(&mut self, slot: u32, compiled: &mut Compiled) -> Result<()> {
+        compiled.tables.head.slot = slot;
         let updates = self.updates(compiled)?;
         let used = offset_of!(Tables, cells) + compiled.cells * size_of::<Cell>();
         let tables = std::iter::once(&bytes(&*compiled.tables)[..used]);

@@ -23,3 +23,4 @@ pub mod syscall;
 pub(crate) mod table;
 pub mod tap;
 pub mod terminal;
+pub mod words;

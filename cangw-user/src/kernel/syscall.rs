@@ -70,6 +70,18 @@ pub fn create_array_of_maps(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Makes a descriptor stand for what another one does, and closes what it stood for.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn replace(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both are open; `old` stays so, and whoever owns it goes on to close it once.
+    match unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// `BPF_MAP_DELETE_ELEM`
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 

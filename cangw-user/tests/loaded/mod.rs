@@ -98,9 +98,9 @@ impl Loaded {
             max_hops: 1,
             flags: VIRTUAL | XDP_REDIRECT,
         };
-        let compiled = compile(interface, rules, &States::default()).expect("few rules fit");
+        let mut compiled = compile(interface, rules, &States::default()).expect("few rules fit");
         self.maps
-            .switch(abi::slot(LOOPBACK, 0), &compiled)
+            .switch(abi::slot(LOOPBACK, 0), &mut compiled)
             .expect("the tables can be written");
         compiled
     }

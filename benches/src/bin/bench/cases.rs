@@ -178,12 +178,16 @@ impl Case {
             SHARED => format!("{gateway}, -m and CRC8, frame shared"),
             FD => format!("{gateway}, CAN FD"),
             HEARD => format!("{gateway}, heard"),
+            UNMATCHED => format!("{gateway}, no rule matches"),
             _ => gateway.to_owned(),
         }
     }
 
     pub fn frame(&self) -> Frame {
         let data = [1, 2, 3, 4, 5, 6, 7, 8];
+        if self.group == UNMATCHED {
+            return Frame::classic(0x321, &data);
+        }
         if self.fd {
             Frame::fd(self.kind.id(), 0, &[data; 8].concat())
         } else {
@@ -202,7 +206,7 @@ impl Case {
     }
 
     pub fn forwards(&self) -> bool {
-        self.gateway != Gateway::None
+        self.gateway != Gateway::None && self.group != UNMATCHED
     }
 }
 
@@ -213,6 +217,7 @@ const CHANGES: &str = "changes";
 const SHARED: &str = "shared";
 const FD: &str = "fd";
 const HEARD: &str = "heard";
+const UNMATCHED: &str = "unmatched";
 
 /// All measurements.
 pub fn all() -> Vec<Case> {
@@ -255,6 +260,7 @@ pub fn all() -> Vec<Case> {
         (SHARED, 1),
         (FD, 1),
         (HEARD, 1),
+        (UNMATCHED, 1),
         (TARGETS, 2),
         // Of a hub of 8 and of 32 ports, all but the one where the frame enters.
         (TARGETS, 7),
@@ -272,7 +278,7 @@ pub fn all() -> Vec<Case> {
         ] {
             let is_in = match (group, gateway) {
                 // Other groups have the sender of the first one.
-                (SHARED | HEARD, None) => true,
+                (SHARED | HEARD | UNMATCHED, None) => true,
                 (_, None) | (HEARD, TcUnheard | TcExclusive) => false,
                 (_, XdpExclusive | Bus | LimitedBus) => group == TARGETS,
                 _ => true,

@@ -15,7 +15,7 @@ use cangw_tests::backlog::Backlog;
 use cangw_tests::sys;
 use clap::Parser;
 
-use cases::Case;
+use cases::{Case, Gateway};
 
 /// Measures what a frame costs with and without gateways. Writes a JSON object a line, and a table to standard error.
 #[derive(Parser)]
@@ -36,7 +36,7 @@ impl Options {
         if self.clock && !(case.group == cases::PATH && case.forwards()) {
             return false;
         }
-        let named = |filter: &String| !case.forwards() || case.name().contains(filter);
+        let named = |filter: &String| case.gateway == Gateway::None || case.name().contains(filter);
         (case.quick || !self.quick) && self.filter.as_ref().is_none_or(named)
     }
 }
