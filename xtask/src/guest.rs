@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -271,9 +272,10 @@ struct Folder {
 
 impl Folder {
     fn new(line: Line) -> Result<Self> {
+        static GUESTS: AtomicU32 = AtomicU32::new(0);
         let home = workspace::target().join("vm");
-        // Guests of one process have kernels of different lines.
-        let path = home.join(format!("{}-{}", std::process::id(), line.name()));
+        let number = GUESTS.fetch_add(1, Ordering::Relaxed);
+        let path = home.join(format!("{}-{number}", std::process::id()));
         fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
         // Nobody looks at a folder between its making and its locking.
         let making = File::open(&home)?;
