@@ -75,20 +75,23 @@ fn shortcut(skb: Skb) -> Option<i32> {
         }
         head.data_len(FrameType::Classic)
     };
-    // The bit is the highest of 16. An exclusive interface has no filter that copies.
-    let copies = skb.classid() >= front::COPY;
+    let (class, handle) = (skb.classid(), u32::from(known.handle));
+    let copies = class == handle | front::COPY;
     if copies {
+        // An exclusive interface has no such filter.
         if maps::is_heard(known.slot) {
             list::sent(known.rule, bytes);
             return Some(MATCH);
         }
+    } else if class != handle {
+        // Its actions are another list's.
+        return None;
     } else if known.flags & SHORTCUT_EXCLUSIVE != 0 || !maps::is_heard(known.slot) {
         list::sent(known.rule, bytes);
         return Some(MATCH);
     }
     // For the other filter.
     list::sent(known.rule, bytes);
-    let handle = u32::from(known.handle);
     if copies {
         skb.set_mark(handle | mark::TAKEN);
         skb.leave(TAKE);

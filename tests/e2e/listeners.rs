@@ -268,6 +268,17 @@ const TAKE: &str = "0x3";
 /// The handle of the filter that is asked first.
 fn asked_first(namespace: &Namespace) -> String {
     let filters = namespace.output("tc", &["filter", "show", "dev", "x0", "ingress"]);
+    // Wherever it is asked, it has the list's action.
+    for place in [COPY, TAKE] {
+        let lines = filters
+            .lines()
+            .skip_while(|line| !line.contains(&format!("handle {place} ")));
+        let mut own = lines.skip(1).take_while(|line| !line.starts_with("filter"));
+        assert!(
+            own.any(|line| line.contains("mirred")),
+            "{place}: {filters}"
+        );
+    }
     let handle = |line: &str| {
         let mut words = line.split_whitespace();
         words.find(|word| *word == "handle")?;

@@ -165,41 +165,46 @@ fn parse(message: &TcMessage) -> Option<Installed> {
         numbers: Vec::new(),
         refused: Vec::new(),
     };
-    for attribute in &message.attributes {
-        let TcAttribute::Options(options) = attribute else {
-            continue;
-        };
-        for option in options {
-            let TcOption::Other(nla) = option else {
-                continue;
-            };
-            let mut value = vec![0; nla.value_len()];
-            nla.emit_value(&mut value);
-            if let Place::Front(_, program) = &mut filter.place {
-                let number = |kind| attr::u32_at(attr::find(&value, kind)?, 0);
-                *program = number(TCA_BPF_ID).unwrap_or(*program);
-                filter.handle = number(TCA_BPF_CLASSID).unwrap_or(filter.handle) & !front::COPY;
-            }
-            let Some(actions) = attr::find(&value, kind) else {
-                continue;
-            };
-            for (_, action) in attr::each(actions) {
-                let (raw, number) = Raw::parse(action)?;
-                let sends = matches!(raw.first, EGRESS_REDIRECT | EGRESS_MIRROR);
-                // The actions in front are the list's own.
-                if raw.kind == "mirred" && sends && matches!(place, Place::Run(_)) {
-                    let refused = attr::find(action, TCA_ACT_STATS)
-                        .and_then(|stats| attr::find(stats, TCA_STATS_QUEUE))
-                        .and_then(|queue| attr::u32_at(queue, OVERLIMITS))
-                        .unwrap_or(0);
-                    filter.refused.push((raw.rule, refused));
-                }
-                filter.actions.push(raw);
-                filter.numbers.push(number);
-            }
+    let options = options(message);
+    if let Place::Front(_, program) = &mut filter.place {
+        let number = |kind| attr::u32_at(attr::find(&options, kind)?, 0);
+        *program = number(TCA_BPF_ID)?;
+        filter.handle = number(TCA_BPF_CLASSID)? & !front::COPY;
+    }
+    for (_, action) in attr::each(attr::find(&options, kind).unwrap_or_default()) {
+        let (raw, number) = Raw::parse(action)?;
+        let sends = matches!(raw.first, EGRESS_REDIRECT | EGRESS_MIRROR);
+        // The actions in front are the list's own.
+        if raw.kind == "mirred" && sends && matches!(place, Place::Run(_)) {
+            let refused = attr::find(action, TCA_ACT_STATS)
+                .and_then(|stats| attr::find(stats, TCA_STATS_QUEUE))
+                .and_then(|queue| attr::u32_at(queue, OVERLIMITS))
+                .unwrap_or(0);
+            filter.refused.push((raw.rule, refused));
         }
+        filter.actions.push(raw);
+        filter.numbers.push(number);
     }
     Some(filter)
+}
+
+/// The options of a filter, as the kernel has them. netlink-packet-route gives those of kinds that it knows (bpf) one by one, and all of another kind
+/// (fw) as the value of one.
+fn options(message: &TcMessage) -> Vec<u8> {
+    let mut all = Attributes::default();
+    let options = message.attributes.iter().filter_map(|a| match a {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    });
+    for option in options.flatten() {
+        let mut value = vec![0; option.value_len()];
+        option.emit_value(&mut value);
+        if matches!(option, TcOption::Other(_)) {
+            return value;
+        }
+        all = all.with(option.kind(), &value);
+    }
+    all.into_bytes()
 }
 
 /// The lists that an interface has, to find those that can stay.
