@@ -229,14 +229,19 @@ pub struct Federation {
     pub buses: BTreeMap<String, Bus>,
 }
 
-/// The name of a realm or a host, which is a part of keys.
-fn name(text: &str) -> Result<String, String> {
+/// Whether a text can be the name of a realm or a host, which is a part of keys.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     let may_be = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let begins = text
         .bytes()
         .next()
         .is_some_and(|b| b.is_ascii_alphanumeric());
-    if begins && text.len() <= LONGEST_NAME && text.bytes().all(may_be) {
+    begins && text.len() <= LONGEST_NAME && text.bytes().all(may_be)
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if is_name(text) {
         return Ok(text.to_owned());
     }
     Err(format!(

@@ -4,7 +4,9 @@ use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::is_name;
 use super::wire::Session;
+use crate::topology;
 
 /// What a host says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,34 @@ pub struct Announcement {
     pub since: u64,
     /// The buses that it shares.
     pub buses: Vec<String>,
+}
+
+/// Bytes of an announcement, at most.
+const LONGEST: usize = 64 << 10;
+/// Characters of a machine's name, at most (RFC 1035).
+const LONGEST_MACHINE: usize = 253;
+
+impl Announcement {
+    /// As it is sent.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts and numbers are JSON")
+    }
+
+    /// Reads what a host has sent; `None` when that is no announcement. What is in it can be shown on a terminal.
+    #[must_use]
+    pub fn decode(text: &[u8]) -> Option<Self> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let mut read: Self = serde_json::from_slice(text).ok()?;
+        if !is_name(&read.host) || !read.buses.iter().all(|bus| topology::is_name(bus)) {
+            return None;
+        }
+        let machine = read.machine.chars().filter(|c| !c.is_control());
+        read.machine = machine.take(LONGEST_MACHINE).collect();
+        Some(read)
+    }
 }
 
 /// What a host answers.

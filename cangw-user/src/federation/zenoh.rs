@@ -23,7 +23,7 @@ use zenoh::sample::{Locality, SampleKind};
 
 use super::RUNTIME;
 use super::clock;
-use super::config::{Federation, Locator};
+use super::config::{Federation, Locator, is_name};
 use super::engine::{
     Announcement, Answer, Class, EngineError, Event, Line, Message, Registry, Transport,
 };
@@ -32,8 +32,6 @@ use crate::kernel::sockets::end_lingering;
 
 /// How long an answer takes, at most.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes of an announcement, at most.
-const LONGEST_ANNOUNCEMENT: usize = 64 << 10;
 /// Bytes of a message, at most; ours have half of it.
 const LONGEST_MESSAGE: usize = 256 << 10;
 
@@ -214,17 +212,18 @@ impl Engine {
     }
 }
 
-/// The host and the run of a token's key.
+/// The host and the run of a token's key. Others may have made it.
 fn whose(key: &str) -> Option<(String, Session)> {
     let mut parts = key.rsplit('/');
     let session = Session::from_str(parts.next()?).ok()?;
-    Some((parts.next()?.to_owned(), session))
+    let host = parts.next().filter(|host| is_name(host))?;
+    Some((host.to_owned(), session))
 }
 
 impl Registry for Engine {
     async fn announce(&self, own: &Announcement) -> Result<(), EngineError> {
         let key = self.host_key(&own.host, &own.session.to_string());
-        let text = serde_json::to_vec(own).map_err(down)?;
+        let text = own.encode();
         let answer = {
             let key = key.clone();
             move |query: Query| {
@@ -272,9 +271,7 @@ impl Registry for Engine {
             let clock = sample.attachment().map(|bytes| bytes.to_bytes());
             let clock = clock.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?)));
             let text = sample.payload().to_bytes();
-            let text = Some(text).filter(|text| text.len() <= LONGEST_ANNOUNCEMENT);
-            let announcement = text.and_then(|text| serde_json::from_slice(&text).ok());
-            if let Some((announcement, clock)) = announcement.zip(clock) {
+            if let Some((announcement, clock)) = Announcement::decode(&text).zip(clock) {
                 return Ok(Answer {
                     announcement,
                     clock,
