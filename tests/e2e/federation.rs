@@ -1,5 +1,7 @@
 //! Federations on Zenoh: three gateways on a network, one that is cut off, and strangers.
 
+mod modes;
+
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,6 +22,9 @@ const OUTAGE: Duration = Duration::from_secs(20);
 /// Seconds after which a host is lost.
 const LEASE: u64 = 4;
 
+/// Keys of a host whose certificate an [`Authority`] signs.
+const FILES: &str = "certificate = \"own.pem\"\nkey = \"own.key\"\nca = \"ca.pem\"";
+
 /// Those who vouch for hosts.
 struct Authority(Issuer<'static, KeyPair>, String);
 
@@ -34,7 +39,13 @@ impl Authority {
 
     /// Writes a certificate for a host with an address into its folder.
     fn sign(&self, site: &Site, host: &str, address: &str) {
-        let mut params = CertificateParams::new(vec![address.to_owned()]).expect("names");
+        self.sign_for(site, host, &[address]);
+    }
+
+    /// The same for a host with several addresses.
+    fn sign_for(&self, site: &Site, host: &str, addresses: &[&str]) {
+        let addresses: Vec<String> = addresses.iter().map(|a| (*a).to_owned()).collect();
+        let mut params = CertificateParams::new(addresses).expect("names");
         params.distinguished_name.push(DnType::CommonName, host);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
@@ -56,29 +67,43 @@ struct Net {
 
 impl Net {
     fn new(federations: &[(&str, &str)]) -> Self {
-        let wire = Namespace::new("wire");
-        wire.ip("link add br0 type bridge\nlink set br0 up");
+        let wire = wire("wire");
         let one = |(place, (name, more)): (usize, &(&str, &str))| {
-            let number = place + 1;
-            let files = "certificate = \"own.pem\"\nkey = \"own.key\"\nca = \"ca.pem\"";
-            let site = Site::new(
-                name,
-                &format!(
-                    "[federation]\nrealm = \"plant\"\nlease = \"{LEASE}s\"\nmax_age = \"500ms\"\n{files}\n{more}"
-                ),
-            );
-            wire.ip(&format!(
-                "link add p{number} type veth peer name eth0 netns {}\nlink set p{number} master br0 up",
-                site.gateway.name()
-            ));
-            site.gateway.ip(&format!(
-                "addr add 10.0.0.{number}/24 dev eth0\nlink set eth0 up\nlink set lo up"
-            ));
+            let (number, site) = (place + 1, site(name, &format!("{FILES}\n{more}")));
+            plug(&wire, number, &site, "eth0", &format!("10.0.0.{number}"));
             site
         };
         let sites = federations.iter().enumerate().map(one).collect();
         Self { wire, sites }
     }
+}
+
+/// A network for hosts.
+fn wire(name: &str) -> Namespace {
+    let wire = Namespace::new(name);
+    wire.ip("link add br0 type bridge\nlink set br0 up");
+    wire
+}
+
+/// A host of a federation, whose table has these keys.
+fn site(name: &str, keys: &str) -> Site {
+    Site::new(
+        name,
+        &format!(
+            "[federation]\nrealm = \"plant\"\nlease = \"{LEASE}s\"\nmax_age = \"500ms\"\n{keys}"
+        ),
+    )
+}
+
+/// Plugs a host into a network, there as `pNUMBER`.
+fn plug(wire: &Namespace, number: usize, site: &Site, interface: &str, address: &str) {
+    wire.ip(&format!(
+        "link add p{number} type veth peer name {interface} netns {}\nlink set p{number} master br0 up",
+        site.gateway.name()
+    ));
+    site.gateway.ip(&format!(
+        "addr add {address}/24 dev {interface}\nlink set {interface} up\nlink set lo up"
+    ));
 }
 
 /// What `cangw peers` says there.
