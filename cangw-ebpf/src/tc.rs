@@ -70,42 +70,31 @@ pub fn find(
     let Some(layout) = layout() else {
         return malformed();
     };
-    let head = if layout == Layout::CLASSIC {
-        skb.classic_head()
-    } else {
-        skb.head(layout.prefix)
-    };
-    let Some(head) = head else {
+    let Some(head) = skb.head(layout.prefix) else {
         return malformed();
     };
     if !head.is_valid(layout) {
         return malformed();
     }
     let id = head.id;
-    let (list, bytes) = if matches!(layout.kind, FrameType::Classic) && id <= SFF_MASK {
-        // What `classify` and `data_len` come to for most frames.
-        let list = tables.standard[FrameType::Classic as usize][id as usize];
-        (list, u32::from(head.len_or_flags))
-    } else {
-        match classify(tables, &Aux, layout.kind, id, || skb.xl_fields()) {
-            Ok(list) => (list, head.data_len(layout.kind)),
-            Err(_) => return malformed(),
+    match classify(tables, &Aux, layout.kind, id, || skb.xl_fields()) {
+        Ok(NO_RULE) => Err(unlisted(tables, state, Reason::Unmatched)),
+        Ok(list) => {
+            if maps::debug() {
+                // Copies, because what the macro refers to has to lie on the stack.
+                let numbers = [ifindex, id, list.into()];
+                let [ifindex, id, list] = numbers.map(|number| opaque(number.into()));
+                debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
+            }
+            Ok(Found {
+                tables,
+                layout,
+                list: u32::from(list) + state,
+                bytes: head.data_len(layout.kind),
+            })
         }
-    };
-    if list == NO_RULE {
-        return Err(unlisted(tables, state, Reason::Unmatched));
+        Err(_) => malformed(),
     }
-    if maps::debug() {
-        // Copies, because what the macro refers to has to lie on the stack.
-        let [ifindex, id, list] = [ifindex, id, list.into()].map(|number| opaque(number.into()));
-        debug!(ctx, "if {} id {:x} list {}", ifindex, id, list);
-    }
-    Ok(Found {
-        tables,
-        layout,
-        list: u32::from(list) + state,
-        bytes,
-    })
 }
 
 /// Counts a frame without a list, and says what becomes of it. A function of its own, so that frames with a list do not pay for the policy.
