@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cangw::containers::options::{Given, PortOptions};
+use cangw::kernel::filter::reentry;
 use cangw::kernel::hub::Hub;
+use cangw::kernel::netlink::Netlink;
 use cangw::kernel::pins::Pins;
 use cangw_tests::can_gw::{CanGw, Change};
 use cangw_tests::diff::rule::{Crc8, DATA, ID, Modification, Operation, Rule, Span};
@@ -172,9 +174,13 @@ fn make_bus(namespace: &Namespace, targets: &[&str], limited: bool) {
         let bus = Hub::new(&pins, BUS);
         let ports = 1 + targets.len() as u32;
         bus.create(ports).expect("a bus can be made");
-        for index in FIRST_INDEX..FIRST_INDEX + ports {
-            bus.add(index, limits.as_ref()).expect("it has room");
+        let all: Vec<u32> = (FIRST_INDEX..FIRST_INDEX + ports).collect();
+        for index in &all {
+            bus.add(*index, limits.as_ref()).expect("it has room");
         }
+        // As every bus has it, for frames that tc redirects to its ports.
+        let netlink = Netlink::open().expect("a netlink socket");
+        reentry::set(&netlink, &all).expect("ports can have filters");
     });
 }
 
