@@ -1,7 +1,9 @@
 //! CAN interfaces that are about to go down, so that nothing is given to them together with others.
 
+use core::ffi::c_void;
+
 use aya_ebpf::Global;
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_loop, bpf_probe_read_kernel};
 use aya_ebpf::programs::ProbeContext;
 
 use crate::{listeners, maps};
@@ -12,6 +14,8 @@ const GOING_DOWN: u64 = 10;
 const CAN: u16 = 280;
 /// Nanoseconds in which the kernel gives a frame to all its targets, several times over.
 const FANNED_OUT: u64 = 100_000;
+/// The bound of waiting, should the clock stand still. A round takes about 20 ns.
+const ROUNDS: u32 = 8192;
 
 /// Offset of `type` in `struct net_device`, by the kernel's type information.
 #[unsafe(no_mangle)]
@@ -59,12 +63,15 @@ pub fn net_of(device: u64) -> Option<u64> {
 #[inline(always)]
 fn wait() {
     // SAFETY: the helper takes nothing.
-    let start = unsafe { bpf_ktime_get_ns() };
-    // The verifier wants a bound; one round takes about 20 ns.
-    for _ in 0..8192 {
-        // SAFETY: see above.
-        if unsafe { bpf_ktime_get_ns() } - start > FANNED_OUT {
-            break;
-        }
-    }
+    let mut start = unsafe { bpf_ktime_get_ns() };
+    // A loop in the program itself would have the verifier look at each round.
+    // SAFETY: `is_over` has the signature that bpf_loop asks for, and `start` outlives the call.
+    unsafe { bpf_loop(ROUNDS, is_over as *mut c_void, (&raw mut start).cast(), 0) };
+}
+
+/// A round of [`wait`]: 1 ends it.
+extern "C" fn is_over(_: u64, start: *const u64) -> u64 {
+    // SAFETY: bpf_loop passes on what `wait` gave it; the helper takes nothing.
+    let waited = unsafe { bpf_ktime_get_ns() - *start };
+    u64::from(waited > FANNED_OUT)
 }

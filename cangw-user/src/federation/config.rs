@@ -275,10 +275,10 @@ impl FederationTable {
         if lease < SHORTEST_LEASE {
             return Err(("lease", format!("is at least {}", Span(SHORTEST_LEASE))));
         }
-        if self.bus.is_empty() {
+        if self.bus.is_empty() && self.mode != Mode::Router {
             return Err((
                 "",
-                "a federation shares buses: one [federation.bus.NAME] for each".into(),
+                "a federation shares buses: one [federation.bus.NAME] for each; only a router can do without".into(),
             ));
         }
         self.check_places()?;

@@ -4,6 +4,7 @@ use std::fs;
 use std::hash::BuildHasher as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use aya::maps::ProgramArray;
 use aya::programs::links::{FdLink, PinnedLink};
@@ -246,7 +247,9 @@ pub(super) fn replace(
 /// CAN frames in an extension of the socket buffer, which the type information of the kernel shows.
 #[must_use]
 pub fn drivers_leave_no_prefix() -> bool {
-    Btf::of_kernel().is_ok_and(|btf| btf.names("SKB_EXT_CAN"))
+    /// The kernel stays the same.
+    static NAMED: OnceLock<bool> = OnceLock::new();
+    *NAMED.get_or_init(|| Btf::of_kernel().is_ok_and(|btf| btf.names("SKB_EXT_CAN")))
 }
 
 /// Whether the programs are there.

@@ -40,27 +40,40 @@ impl Btf {
             .any(|window| window == terminated)
     }
 
-    /// Offset in bytes of a member of a structure, also of one within structures and unions in it that have no name.
+    /// Offsets in bytes of members of structures, given as `(structure, member)`, also of those within structures and unions in them that have no name.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn offset(&self, structure: &str, member: &str) -> Result<u64> {
-        self.find(structure, member)
-            .ok_or_else(|| Error::Unsupported {
+    /// When one is not there.
+    pub fn offsets<const N: usize>(&self, wanted: [(&str, &str); N]) -> Result<[u64; N]> {
+        let found = self.find(wanted);
+        let mut offsets = [0; N];
+        for ((offset, found), (structure, member)) in offsets.iter_mut().zip(found).zip(wanted) {
+            *offset = found.ok_or_else(|| Error::Unsupported {
                 what: format!("member {member} of struct {structure} in {VMLINUX}"),
                 remedy: "report the kernel's version as a bug of cangw".into(),
-            })
+            })?;
+        }
+        Ok(offsets)
     }
 
-    fn find(&self, structure: &str, member: &str) -> Option<u64> {
-        let types = Types::new(&self.0)?;
-        let mut all = 0..types.places.len();
-        let number = all.find(|&number| {
-            types
-                .at(number)
-                .is_some_and(|t| t.kind == KIND_STRUCT && types.is(t.name, structure))
-        })?;
-        types.member(number, member, DEEPEST)
+    fn find<const N: usize>(&self, wanted: [(&str, &str); N]) -> [Option<u64>; N] {
+        let mut found = [None; N];
+        let Some(types) = Types::new(&self.0) else {
+            return found;
+        };
+        for number in 0..types.places.len() {
+            let Some(structure) = types.at(number).filter(|t| t.kind == KIND_STRUCT) else {
+                continue;
+            };
+            for (found, (_, member)) in found
+                .iter_mut()
+                .zip(wanted)
+                .filter(|(found, (name, _))| found.is_none() && types.is(structure.name, name))
+            {
+                *found = types.member(number, member, DEEPEST);
+            }
+        }
+        found
     }
 }
 
@@ -217,10 +230,10 @@ mod tests {
     fn a_member_is_found_with_and_without_bit_fields() {
         for flag in [0, 1] {
             let btf = Btf(sample(flag));
-            assert_eq!(btf.offset("net", "net_cookie").unwrap(), 8);
-            assert_eq!(btf.offset("net", "ab").unwrap(), 0);
-            assert!(btf.offset("net", "a").is_err());
-            assert!(btf.offset("ne", "ab").is_err());
+            let both = btf.offsets([("net", "net_cookie"), ("net", "ab")]);
+            assert_eq!(both.unwrap(), [8, 0]);
+            assert!(btf.offsets([("net", "ab"), ("net", "a")]).is_err());
+            assert!(btf.offsets([("ne", "ab")]).is_err());
             assert!(btf.names("net") && !btf.names("cook"));
         }
     }
@@ -242,21 +255,21 @@ mod tests {
     #[test]
     fn a_member_without_a_name_is_looked_into() {
         let btf = Btf(nested());
-        assert_eq!(btf.offset("net", "ab").unwrap(), 12);
-        assert!(btf.offset("net", "net_cookie").is_err());
+        assert_eq!(btf.offsets([("net", "ab")]).unwrap(), [12]);
+        assert!(btf.offsets([("net", "net_cookie")]).is_err());
     }
 
     #[test]
     fn damaged_information_is_no_panic() {
         for whole in [sample(0), nested()] {
             for len in 0..whole.len() {
-                let _ = Btf(whole[..len].to_vec()).offset("net", "net_cookie");
+                let _ = Btf(whole[..len].to_vec()).offsets([("net", "net_cookie")]);
             }
             for at in 0..whole.len() {
                 for bit in 0..8 {
                     let mut data = whole.clone();
                     data[at] ^= 1 << bit;
-                    let _ = Btf(data).offset("net", "net_cookie");
+                    let _ = Btf(data).offsets([("net", "net_cookie")]);
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader};
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -113,15 +114,24 @@ pub fn are_attached(pins: &Pins) -> bool {
     programs.all(|name| pins.path(&link_of(name)).exists())
 }
 
-/// What the probes have to know: the network namespace, and where the kernel keeps what they read.
+/// Where the kernel keeps what the programs read: their variables, and the members of which they are the offsets.
+const OFFSETS: [(&str, (&str, &str)); 10] = [
+    ("COOKIE_OFFSET", ("net", "net_cookie")),
+    ("IFINDEX_OFFSET", ("net_device", "ifindex")),
+    ("TYPE_OFFSET", ("net_device", "type")),
+    ("NET_OFFSET", ("net_device", "nd_net")),
+    ("SKB_DEV", ("sk_buff", "dev")),
+    ("SKB_LEN", ("sk_buff", "len")),
+    ("SKB_DATA", ("sk_buff", "data")),
+    ("SKB_PROTOCOL", ("sk_buff", "protocol")),
+    ("SKB_MARK", ("sk_buff", "mark")),
+    ("SKB_IIF", ("sk_buff", "skb_iif")),
+];
+
+/// What the probes have to know: the network namespace, and [`OFFSETS`].
 pub struct Known {
     cookie: u64,
-    cookie_offset: u64,
-    ifindex_offset: u64,
-    type_offset: u64,
-    net_offset: u64,
-    /// Of `struct sk_buff`, by the names of the programs' variables.
-    skb: [(&'static str, u64); 6],
+    offsets: [u64; OFFSETS.len()],
 }
 
 impl Known {
@@ -130,33 +140,25 @@ impl Known {
     /// # Errors
     /// When the kernel has no type information.
     pub fn find() -> Result<Self> {
-        let btf = Btf::of_kernel()?;
+        /// The kernel stays the same, and its type information is several megabytes.
+        static FOUND: OnceLock<[u64; OFFSETS.len()]> = OnceLock::new();
+        let offsets = match FOUND.get() {
+            Some(offsets) => *offsets,
+            None => {
+                let offsets = Btf::of_kernel()?.offsets(OFFSETS.map(|(_, member)| member))?;
+                *FOUND.get_or_init(|| offsets)
+            }
+        };
         Ok(Self {
             cookie: pins::namespace_cookie()?,
-            cookie_offset: btf.offset("net", "net_cookie")?,
-            ifindex_offset: btf.offset("net_device", "ifindex")?,
-            type_offset: btf.offset("net_device", "type")?,
-            net_offset: btf.offset("net_device", "nd_net")?,
-            skb: [
-                ("SKB_DEV", btf.offset("sk_buff", "dev")?),
-                ("SKB_LEN", btf.offset("sk_buff", "len")?),
-                ("SKB_DATA", btf.offset("sk_buff", "data")?),
-                ("SKB_PROTOCOL", btf.offset("sk_buff", "protocol")?),
-                ("SKB_MARK", btf.offset("sk_buff", "mark")?),
-                ("SKB_IIF", btf.offset("sk_buff", "skb_iif")?),
-            ],
+            offsets,
         })
     }
 
     /// Lets the programs of a loader know it.
     pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
-        loader
-            .override_global("NET_COOKIE", &self.cookie, true)
-            .override_global("COOKIE_OFFSET", &self.cookie_offset, true)
-            .override_global("IFINDEX_OFFSET", &self.ifindex_offset, true)
-            .override_global("TYPE_OFFSET", &self.type_offset, true)
-            .override_global("NET_OFFSET", &self.net_offset, true);
-        for (name, offset) in &self.skb {
+        loader.override_global("NET_COOKIE", &self.cookie, true);
+        for ((name, _), offset) in OFFSETS.iter().zip(&self.offsets) {
             loader.override_global(name, offset, true);
         }
     }
