@@ -76,6 +76,7 @@ fn kernel(text: &mut String, line: &str, of: &OfKernel, folder: &str) -> std::fm
             "",
         ),
         ("CAN FD, 64 bytes", "fd", ""),
+        ("A frame that no rule matches", "unmatched", ""),
         ("Hubs: one frame to many targets", "targets", "targets"),
     ] {
         writeln!(
