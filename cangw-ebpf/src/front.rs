@@ -4,13 +4,11 @@
 
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_UNSPEC};
 use aya_ebpf::programs::TcContext;
-use cangw_common::abi::{Reason, SHORTCUT_ALL, SHORTCUT_EXCLUSIVE, SHORTCUT_ONLY, front, mark};
-use cangw_common::classify::{IdClass, id_class};
-use cangw_common::frame::{FrameType, Layout, SFF_MASK};
+use cangw_common::abi::{Shortcut, front, mark};
 
 use crate::access::Skb;
 use crate::list;
-use crate::maps;
+use crate::shortcut;
 use crate::tc::{self, TAKE};
 
 /// `cls_bpf_classify()`: the filter's actions follow. (After -1 they do as well, but the kernel copies the filter's class first.)
@@ -43,61 +41,35 @@ pub fn receive(ctx: &TcContext) -> i32 {
     MATCH
 }
 
-/// The answer for most frames of most interfaces that have such a filter: classic ones without a time stamp, for a rule that sends them as they are,
-/// or for none. A frame that the filter takes keeps its mark.
+/// The answer for most frames. One that the filter takes keeps its mark.
 #[inline(always)]
 fn shortcut(skb: Skb) -> Option<i32> {
-    let known = maps::shortcut(skb.ifindex())?;
-    if !skb.is_classic() || skb.mark() & mark::ECHO != 0 || skb.stamp() != 0 || skb.left().is_some()
-    {
-        return None;
-    }
-    let head = skb.classic_head()?;
-    if !head.is_valid(Layout::CLASSIC) {
-        return None;
-    }
-    let bytes = if head.id <= SFF_MASK {
-        if !known.has(head.id) {
-            if known.flags & SHORTCUT_ONLY == 0 {
-                return None;
-            }
-            maps::count_reason(known.slot, Reason::Unmatched);
-            skb.leave(TC_ACT_OK);
-            return Some(NO_MATCH);
-        }
-        u32::from(head.len_or_flags)
-    } else {
-        let class = id_class(FrameType::Classic, head.id);
-        if known.flags & SHORTCUT_ALL == 0
-            || !matches!(class, IdClass::Standard | IdClass::Extended)
-        {
+    let go = |known: &Shortcut, cell, bytes| {
+        let (rule, handle) = (Shortcut::rule(cell), Shortcut::handle(cell));
+        let class = skb.classid();
+        let copies = class == handle | front::COPY;
+        if !copies && class != handle {
+            // Its actions are another list's.
             return None;
         }
-        head.data_len(FrameType::Classic)
-    };
-    let (class, handle) = (skb.classid(), u32::from(known.handle));
-    let copies = class == handle | front::COPY;
-    if copies {
-        // An exclusive interface has no such filter.
-        if maps::is_heard(known.slot) {
-            list::sent(known.rule, bytes);
+        list::sent(rule, bytes);
+        let heard = shortcut::is_heard(known);
+        if copies == heard {
             return Some(MATCH);
         }
-    } else if class != handle {
-        // Its actions are another list's.
-        return None;
-    } else if known.flags & SHORTCUT_EXCLUSIVE != 0 || !maps::is_heard(known.slot) {
-        list::sent(known.rule, bytes);
-        return Some(MATCH);
-    }
-    // For the other filter.
-    list::sent(known.rule, bytes);
-    if copies {
-        skb.set_mark(handle | mark::TAKEN);
-        skb.leave(TAKE);
-    } else {
-        skb.set_mark(handle);
-        skb.leave(TC_ACT_UNSPEC);
-    }
-    Some(NO_MATCH)
+        // For the other filter.
+        let (mark, verdict) = if copies {
+            (handle | mark::TAKEN, TAKE)
+        } else {
+            (handle, TC_ACT_UNSPEC)
+        };
+        skb.set_mark(mark);
+        skb.leave(verdict);
+        Some(NO_MATCH)
+    };
+    let unmatched = || {
+        skb.leave(TC_ACT_OK);
+        NO_MATCH
+    };
+    shortcut::take(skb, go, unmatched)
 }

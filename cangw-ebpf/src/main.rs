@@ -27,6 +27,7 @@ mod maps;
 mod object;
 mod rate;
 mod shared;
+mod shortcut;
 mod tap;
 mod tc;
 mod watch;

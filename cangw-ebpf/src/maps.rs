@@ -278,10 +278,11 @@ pub fn listeners_on_all() -> *mut u64 {
     unsafe { &raw mut (*WORDS.get()).listeners_on_all }
 }
 
-/// What filters in front of an interface's program know, if it is there.
+/// What is known of most frames of an interface, if it is there.
 #[inline(always)]
 pub fn shortcut(ifindex: u32) -> Option<&'static Shortcut> {
-    // SAFETY: the place lies within the words. Userspace changes what an interface has there only while no program stands in front of it.
+    // SAFETY: the place lies within the words. Userspace changes what an interface has there only when the kernel has waited for all programs that
+    // found its index there.
     let shortcut = unsafe { &(*WORDS.get()).shortcuts[(ifindex % abi::SHORTCUTS) as usize] };
     (shortcut.ifindex == ifindex).then_some(shortcut)
 }

@@ -5,7 +5,8 @@ use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use cangw_common::abi::{
     self, CHECKED, Cell, DENY, EXCLUSIVE, LIST_DENIED, LIST_DROP, LIST_ECHO, LIST_FORMS,
-    LIST_STAMP, LIST_WATCH, LOCAL, LOCAL_IF_UNSENT, NEVER_LOCAL, Reason, Tables, UNSENT, mark,
+    LIST_STAMP, LIST_WATCH, LOCAL, LOCAL_IF_UNSENT, NEVER_LOCAL, Reason, SHORTCUT_EXCLUSIVE,
+    Shortcut, Tables, UNSENT, mark,
 };
 use cangw_common::classify::{NO_RULE, classify};
 use cangw_common::frame::{FrameType, Layout, SFF_MASK, layout};
@@ -15,6 +16,7 @@ use crate::access::Skb;
 use crate::flight::{self, out_of_memory};
 use crate::list::{self, CheckMtu, Count, CountMtu, Walk, cell};
 use crate::maps::{self, Aux, Next};
+use crate::shortcut;
 use crate::watch;
 
 /// A frame for which there are rules.
@@ -112,6 +114,9 @@ fn unlisted(tables: &Tables, state: u32, reason: Reason) -> i32 {
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
+    if let Some(verdict) = shortcut(skb) {
+        return verdict;
+    }
     let verdict = match skb.left() {
         Some(verdict) => {
             skb.take();
@@ -131,6 +136,18 @@ pub fn receive(ctx: &TcContext) -> i32 {
         }
         verdict => verdict,
     }
+}
+
+/// The verdict for most frames.
+#[inline(always)]
+fn shortcut(skb: Skb) -> Option<i32> {
+    let go = |known: &Shortcut, cell, bytes| {
+        list::sent(Shortcut::rule(cell), bytes);
+        let audience = Audience::when(known.flags & SHORTCUT_EXCLUSIVE != 0, known.slot);
+        skb.set_mark(Shortcut::handle(cell) | audience.bits());
+        Some(TC_ACT_UNSPEC)
+    };
+    shortcut::take(skb, go, || TC_ACT_OK)
 }
 
 /// What becomes of a frame: a verdict of the kernel, or [`TAKE`], [`SHAPE`], [`BEHIND`].
@@ -244,9 +261,14 @@ enum Audience {
 impl Audience {
     #[inline(always)]
     fn of(tables: &Tables) -> Self {
-        if tables.head.flags & EXCLUSIVE != 0 {
+        Self::when(tables.head.flags & EXCLUSIVE != 0, tables.head.slot)
+    }
+
+    #[inline(always)]
+    fn when(exclusive: bool, slot: u32) -> Self {
+        if exclusive {
             Self::Excluded
-        } else if maps::is_heard(tables.head.slot) {
+        } else if maps::is_heard(slot) {
             Self::Some
         } else {
             Self::None

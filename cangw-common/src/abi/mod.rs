@@ -28,7 +28,7 @@ pub use watch::*;
 pub use words::*;
 
 /// Raised when a value's layout changes; part of the pinned state, so that versions never mix.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// Interfaces with rules in one network namespace.
 pub const INTERFACES: u32 = 4096;
@@ -73,7 +73,7 @@ const _: () = {
     assert!(size_of::<Guard>() == 8 + 8 * 5 + 3 * 32);
     assert!(size_of::<BucketKey>() == 8 && size_of::<WatchKey>() == 12);
     assert!(size_of::<Watched>() == 8 * 6 + 8 + WATCHED_DATA + 8);
-    assert!(size_of::<Shortcut>() == 4 * 4 + 2048 / 8);
+    assert!(size_of::<Shortcut>() == 4 * 4 + 4 * SHORTCUT_IDS);
     assert!(
         size_of::<Words>()
             == 8 * (INTERFACES as usize + 2)

@@ -1,4 +1,4 @@
-//! Filters in front of the program, which have the actions of an interface's only list.
+//! Shorter ways: what is to be known of most frames, and filters in front of the program, which have the actions of an interface's only list.
 
 use crate::frame::SFF_MASK;
 
@@ -9,16 +9,18 @@ pub mod front {
 }
 
 /// Places for a [`Shortcut`]. An interface has the one with its index modulo this, unless another one has it.
-pub const SHORTCUTS: u32 = 1024;
+pub const SHORTCUTS: u32 = 128;
 
-/// [`Shortcut::flags`]: the list is for all data frames and remote requests that a bus can carry.
-pub const SHORTCUT_ALL: u32 = 1;
-/// [`Shortcut::flags`]: no rule is for the other standard identifiers, and the interface lets them pass.
-pub const SHORTCUT_ONLY: u32 = 2;
+/// [`Shortcut::flags`]: no rule is for the standard identifiers whose cells are 0, and the interface lets them pass.
+pub const SHORTCUT_ONLY: u32 = 1;
 /// [`Shortcut::flags`]: the interface is exclusive.
-pub const SHORTCUT_EXCLUSIVE: u32 = 4;
+pub const SHORTCUT_EXCLUSIVE: u32 = 2;
 
-/// All that a filter in front has to know of classic frames, if its list is one rule that sends them as they are.
+/// Cells of a [`Shortcut`], one for each standard identifier.
+pub const SHORTCUT_IDS: usize = SFF_MASK as usize + 1;
+
+/// All that is to be known of an interface's classic frames whose list is one rule that sends them as they are. A cell has the rule's slot in its lower half and the
+/// handle of the list in its upper; it is 0 where only the tables know.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortcut {
@@ -26,14 +28,12 @@ pub struct Shortcut {
     pub ifindex: u32,
     /// Its slot.
     pub slot: u32,
-    /// Handle of the list.
-    pub handle: u16,
-    /// Slot of the rule.
-    pub rule: u16,
     /// See the constants above.
     pub flags: u32,
-    /// The standard identifiers of data frames that the list is for, a bit for each.
-    pub ids: [u32; (SFF_MASK as usize + 1) / 32],
+    /// The cell of all data frames and remote requests that a bus can carry, if they have the same.
+    pub all: u32,
+    /// The cells of data frames by their standard identifiers.
+    pub cells: [u32; SHORTCUT_IDS],
 }
 
 impl Shortcut {
@@ -41,17 +41,28 @@ impl Shortcut {
     pub const NONE: Self = Self {
         ifindex: 0,
         slot: 0,
-        handle: 0,
-        rule: 0,
         flags: 0,
-        ids: [0; (SFF_MASK as usize + 1) / 32],
+        all: 0,
+        cells: [0; SHORTCUT_IDS],
     };
 
-    /// Whether the list is for data frames with this standard identifier.
+    /// A cell.
+    #[must_use]
+    pub const fn cell(rule: u16, handle: u16) -> u32 {
+        (handle as u32) << 16 | rule as u32
+    }
+
+    /// The slot of a cell's rule.
     #[must_use]
     #[inline(always)]
-    pub const fn has(&self, id: u32) -> bool {
-        let word = self.ids[(id & SFF_MASK) as usize / 32];
-        word & 1 << (id % 32) != 0
+    pub const fn rule(cell: u32) -> u16 {
+        cell as u16
+    }
+
+    /// The handle of a cell's list.
+    #[must_use]
+    #[inline(always)]
+    pub const fn handle(cell: u32) -> u32 {
+        cell >> 16
     }
 }

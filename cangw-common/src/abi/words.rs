@@ -14,7 +14,7 @@ pub struct Words {
     pub can_gw: u64,
     /// What XDP gives to several targets at once.
     pub fan_out: FanOut,
-    /// What filters in front know.
+    /// What is known of most frames.
     pub shortcuts: [Shortcut; SHORTCUTS as usize],
 }
 

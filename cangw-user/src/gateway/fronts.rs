@@ -1,11 +1,11 @@
 //! Filters in front of the program: a shorter way for the frames of an interface that has a single list.
 
 use cangw_common::abi::{
-    DENY, EXCLUSIVE, HAS_EXACT, KEEP_STAMP, LIST_ECHO, LIST_STAMP, SHORTCUT_ALL,
-    SHORTCUT_EXCLUSIVE, SHORTCUT_ONLY, SPACE_UNIFORM, Shortcut, SpaceIndex, front, mark,
+    DENY, EXCLUSIVE, HAS_EXACT, KEEP_STAMP, LIST_ECHO, LIST_STAMP, SHORTCUT_EXCLUSIVE,
+    SHORTCUT_ONLY, SPACE_UNIFORM, Shortcut, SpaceIndex, front, mark,
 };
-use cangw_common::classify::NO_RULE;
-use cangw_common::frame::{FrameType, SFF_MASK};
+use cangw_common::classify::{ListId, NO_RULE};
+use cangw_common::frame::FrameType;
 
 use crate::compile::Compiled;
 use crate::error::Result;
@@ -47,48 +47,42 @@ pub(super) fn of_only_list(
         .collect()
 }
 
-/// What filters in front can know of an interface's classic frames: its only list with actions has to be one rule that sends them as they are, and
-/// has to be for some standard identifier.
+/// What programs can know of an interface's classic frames without its tables: those whose list is one rule that sends them as they are. `None` when that is none
+/// with a standard identifier, so that it would only be asked in vain.
 pub(super) fn shortcut(compiled: &Compiled, slot: u32) -> Option<Box<Shortcut>> {
     let tables = &compiled.tables;
-    let mut with_actions = compiled.lists.iter().filter_map(|list| {
-        let cell = &tables.cells[usize::from(list.id)];
-        (cell.handle != 0).then_some((list.id, cell))
-    });
-    let (list, cell) = with_actions.next()?;
-    let plain = cell.len == 1 && cell.flags & !(LIST_ECHO | LIST_STAMP | KEEP_STAMP) == 0;
-    if !plain || with_actions.next().is_some() {
-        return None;
-    }
+    let head = &tables.head;
+    let cell_of = |list: ListId| {
+        let cell = &tables.cells[usize::from(list)];
+        let plain = cell.len == 1 && cell.flags & !(LIST_ECHO | LIST_STAMP | KEEP_STAMP) == 0;
+        let is_known = list != NO_RULE && cell.handle != 0 && plain;
+        is_known.then(|| Shortcut::cell(cell.rule, cell.handle))
+    };
     let mut shortcut = Box::new(Shortcut {
-        ifindex: tables.head.ifindex,
+        ifindex: head.ifindex,
         slot,
-        handle: cell.handle,
-        rule: cell.rule,
         ..Shortcut::NONE
     });
-    let standard = &tables.standard[FrameType::Classic as usize];
     // Without RTR, keys are identifiers.
-    for (id, _) in (0..=SFF_MASK).zip(standard).filter(|(_, l)| **l == list) {
-        shortcut.ids[id as usize / 32] |= 1 << (id % 32);
+    let standard = &tables.standard[FrameType::Classic as usize];
+    let mut is_only = head.flags & DENY == 0;
+    for (cell, list) in shortcut.cells.iter_mut().zip(standard) {
+        *cell = cell_of(*list).unwrap_or(0);
+        is_only &= *cell != 0 || *list == NO_RULE;
     }
-    if shortcut.ids == Shortcut::NONE.ids {
-        // It would only be asked in vain.
+    if shortcut.cells == Shortcut::NONE.cells {
         return None;
     }
-    let extended = tables.head.spaces[SpaceIndex::ClassicExtended as usize];
-    let is_for_all = standard.iter().all(|l| *l == list)
-        && tables.head.flags & HAS_EXACT == 0
-        && extended.kind == SPACE_UNIFORM
-        && extended.list == list;
-    let is_only = tables.head.flags & DENY == 0
-        && (0..=SFF_MASK)
-            .zip(standard)
-            .all(|(_, l)| [list, NO_RULE].contains(l));
+    let extended = head.spaces[SpaceIndex::ClassicExtended as usize];
+    let is_for_all = standard.iter().all(|list| *list == extended.list)
+        && head.flags & HAS_EXACT == 0
+        && extended.kind == SPACE_UNIFORM;
+    if is_for_all {
+        shortcut.all = cell_of(extended.list).unwrap_or(0);
+    }
     for (is_so, flag) in [
-        (is_for_all, SHORTCUT_ALL),
         (is_only, SHORTCUT_ONLY),
-        (tables.head.flags & EXCLUSIVE != 0, SHORTCUT_EXCLUSIVE),
+        (head.flags & EXCLUSIVE != 0, SHORTCUT_EXCLUSIVE),
     ] {
         if is_so {
             shortcut.flags |= flag;
@@ -101,7 +95,7 @@ pub(super) fn shortcut(compiled: &Compiled, slot: u32) -> Option<Box<Shortcut>> 
 pub(super) enum Fronts {
     /// What is there.
     Stay,
-    /// These instead, each with the actions of a list, and what they know.
+    /// These instead, each with the actions of a list, and what programs know.
     New(Vec<(Front, Installed)>, Option<Box<Shortcut>>),
 }
 

@@ -145,8 +145,8 @@ impl Gateway {
             }
         }
         let fronts: &[_] = if needs_tc { &wanted.fronts } else { &[] };
-        // What they take by themselves is not logged.
-        let knows = !fronts.is_empty() && !state.settings.log;
+        // What goes by a shortcut is not logged.
+        let knows = needs_tc && !state.settings.log;
         let shortcut = knows
             .then(|| fronts::shortcut(&job.compiled, live.slot))
             .flatten();

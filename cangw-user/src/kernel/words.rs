@@ -79,7 +79,8 @@ impl Words {
     }
 }
 
-/// What the programs in front of interfaces know ([`Shortcut`]). It is changed while none of them stands in front of the interface that has the place.
+/// What programs know of most frames ([`Shortcut`]). What an interface has there is forgotten before its tables are switched, and written anew when the kernel has
+/// waited for all programs since.
 impl Words {
     /// The words of a place.
     fn shortcut_words(&self, ifindex: u32) -> impl Iterator<Item = &AtomicU32> {
@@ -93,7 +94,7 @@ impl Words {
             .map(|offset| unsafe { AtomicU32::from_ptr(self.0.as_mut_ptr().add(offset).cast()) })
     }
 
-    /// Whether the programs in front of an interface know this, or with `None` nothing.
+    /// Whether programs know this of an interface, or with `None` nothing.
     #[must_use]
     pub fn has_shortcut(&self, ifindex: u32, shortcut: Option<&Shortcut>) -> bool {
         let mut there = self
@@ -105,14 +106,14 @@ impl Words {
         }
     }
 
-    /// Lets the programs in front of an interface know nothing. Those that run may still go by what was known until the kernel has waited for them.
+    /// Lets programs know nothing of an interface. Those that run may still go by what was known until the kernel has waited for them.
     pub fn forget_shortcut(&self, ifindex: u32) {
         if let Some(index) = self.shortcut_words(ifindex).next() {
             let _ = index.compare_exchange(ifindex, 0, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 
-    /// Lets the programs in front of an interface know this, unless another interface has the place.
+    /// Lets programs know this of an interface, unless another interface has the place.
     pub fn set_shortcut(&self, shortcut: &Shortcut) {
         let mut there = self.shortcut_words(shortcut.ifindex);
         let Some(index) = there
