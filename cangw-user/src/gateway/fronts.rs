@@ -211,3 +211,75 @@ fn detach(netlink: &Netlink, ifindex: u32, present: &[Installed], wait: bool) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use cangw_common::frame::{EFF_FLAG, EFF_MASK, RTR_FLAG, SFF_MASK};
+    use cangw_common::rule::{Filter, Match};
+
+    use super::*;
+    use crate::compile::{Input, Interface, States, compile};
+
+    /// Identifier and all flags that a filter can ask for.
+    const EXACT: u32 = EFF_FLAG | RTR_FLAG | SFF_MASK;
+
+    fn rule(slot: u32, target: u32, (id, mask): (u32, u32)) -> Input {
+        let matching = Match {
+            kind: FrameType::Classic,
+            predicate: Filter { id, mask }.predicate(),
+        };
+        Input::new(slot, matching, 5, target)
+    }
+
+    /// What is known of an interface whose lists have the handles 1, 2, ...
+    fn known(flags: u32, rules: &[Input]) -> Option<Box<Shortcut>> {
+        let interface = Interface {
+            ifindex: 5,
+            max_hops: 1,
+            flags,
+        };
+        let mut compiled = compile(interface, rules, &States::default()).unwrap();
+        for (handle, list) in (1..).zip(&compiled.lists) {
+            compiled.tables.cells[usize::from(list.id)].handle = handle;
+        }
+        shortcut(&compiled, 9)
+    }
+
+    #[test]
+    fn only_single_rules_have_cells() {
+        let rules = [
+            rule(3, 7, (0x123, EXACT)),
+            rule(4, 7, (0x125, EXACT)),
+            rule(6, 8, (0x125, EXACT)),
+        ];
+        let shortcut = known(0, &rules).unwrap();
+        assert_eq!((shortcut.ifindex, shortcut.slot), (5, 9));
+        let cell = shortcut.cells[0x123];
+        assert_eq!(Shortcut::rule(cell), 3);
+        assert!([1, 2].contains(&Shortcut::handle(cell)));
+        let others = (0..).zip(shortcut.cells).filter(|(id, _)| *id != 0x123);
+        assert!(others.map(|(_, cell)| cell).all(|cell| cell == 0));
+        assert_eq!((shortcut.flags, shortcut.all), (0, 0));
+        assert!(known(0, &rules[1..]).is_none());
+        assert!(known(0, &[rule(3, 7, (EFF_FLAG | 1, EFF_FLAG | EFF_MASK))]).is_none());
+    }
+
+    #[test]
+    fn what_no_rule_is_for_passes_unless_it_is_denied() {
+        let rules = [rule(3, 7, (0x123, EXACT)), rule(4, 8, (0x124, EXACT))];
+        assert_eq!(known(0, &rules).unwrap().flags, SHORTCUT_ONLY);
+        let exclusive = known(EXCLUSIVE, &rules).unwrap().flags;
+        assert_eq!(exclusive, SHORTCUT_ONLY | SHORTCUT_EXCLUSIVE);
+        assert_eq!(known(DENY, &rules).unwrap().flags, 0);
+    }
+
+    #[test]
+    fn a_rule_for_all_frames_has_all_cells() {
+        let all = known(0, &[rule(3, 7, (0, 0))]).unwrap();
+        assert_eq!(all.all, Shortcut::cell(3, 1));
+        assert!(all.cells.iter().all(|cell| *cell == all.all));
+        let most = known(0, &[rule(3, 7, (0, RTR_FLAG))]).unwrap();
+        assert_eq!(most.all, 0, "remote requests are not for it");
+        assert_eq!(most.cells[0x7FF], Shortcut::cell(3, 1));
+    }
+}
