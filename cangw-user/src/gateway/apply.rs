@@ -12,7 +12,7 @@ use super::install::Job;
 use super::{Gateway, Release, plan};
 use crate::compile;
 use crate::error::{Error, Result};
-use crate::kernel::bpf;
+use crate::kernel::bpf::{self, Needs};
 use crate::kernel::filter::{self, Qdisc};
 use crate::kernel::link::{self, Link};
 use crate::kernel::listeners;
@@ -57,7 +57,11 @@ impl Gateway {
         resolve(state, links);
         let jobs = self.jobs(state, links, all)?;
         if state.needs_programs() && !bpf::is_loaded(&self.pins) {
-            bpf::load(&self.pins, state.settings.log)?;
+            let needs = jobs
+                .iter()
+                .map(Job::needs)
+                .fold(Needs::default(), Needs::and);
+            bpf::load(&self.pins, state.settings.log, needs)?;
             state.programs = bpf::build();
         }
         if bpf::is_loaded(&self.pins) {

@@ -14,7 +14,7 @@ impl Gateway {
     pub(crate) fn begin_capture(&mut self, bytes: u32) -> Result<Tap> {
         tap::sweep(&self.pins)?;
         if !bpf::is_loaded(&self.pins) {
-            bpf::load(&self.pins, self.state.settings.log)?;
+            bpf::load(&self.pins, self.state.settings.log, bpf::Needs::default())?;
             self.state.programs = bpf::build();
         }
         let begun = Tap::begin(&self.pins, bytes);

@@ -7,9 +7,9 @@ use cangw_common::abi::{self, INTERFACES, PROBES, TC_BEHIND, XDP_REDIRECT, mark}
 use super::fan_out::keep_fanned_out;
 use super::fronts::{self, Fronts};
 use super::{Gateway, Release, plan};
-use crate::compile::{Compiled, Input};
+use crate::compile::{Compiled, Input, List};
 use crate::error::{Error, Result};
-use crate::kernel::bpf::{self, TcProgram};
+use crate::kernel::bpf::{self, Needs, TcProgram};
 use crate::kernel::fan_out;
 use crate::kernel::filter::{self, Front, Plan, Qdisc};
 use crate::kernel::link::Link;
@@ -30,6 +30,23 @@ pub(super) struct Job {
     pub engine: Engine,
     pub xdp_obstacle: Option<String>,
     pub fingerprint: u64,
+}
+
+impl Job {
+    /// The programs that it will need, as far as can be told before its lists are installed.
+    pub fn needs(&self) -> Needs {
+        let steps = |list: &List| list.forms || list.loses_stamp() && !self.exclusive;
+        Needs {
+            xdp: self.engine == Engine::Xdp,
+            step: self.compiled.lists.iter().any(steps),
+            driver: self.has_prefix(),
+        }
+    }
+
+    /// Whether the driver leaves room in front of its frames.
+    fn has_prefix(&self) -> bool {
+        !self.link.is_virtual() && !bpf::drivers_leave_no_prefix()
+    }
 }
 
 /// The filters that an interface needs.
@@ -100,7 +117,7 @@ impl Gateway {
         release: Release<'_>,
     ) -> Result<Fronts> {
         let ifindex = job.link.index;
-        if !job.link.is_virtual() && !bpf::drivers_leave_no_prefix() {
+        if job.has_prefix() {
             bpf::load_driver(&self.pins, state.settings.log)?;
         }
         let mut wanted = Wanted::default();
@@ -157,7 +174,7 @@ impl Gateway {
                 filter::attach(&self.netlink, ifindex, TcProgram::open(&self.pins)?.fd()?)?;
             }
             if live.engine == Engine::Xdp {
-                bpf::attach_xdp(&self.pins, ifindex)?;
+                bpf::attach_xdp(&self.pins, state.settings.log, ifindex)?;
             }
             Ok(())
         };
@@ -271,7 +288,7 @@ impl Gateway {
         if let (1, Some((twins, &handle))) = (known.len(), known.iter().next()) {
             wanted.fronts = fronts::of_only_list(job.exclusive, handle, twins);
         }
-        if !job.link.is_virtual() && !bpf::drivers_leave_no_prefix() {
+        if job.has_prefix() {
             // Its frames are sent by the program.
             wanted.fronts.clear();
         }

@@ -272,7 +272,7 @@ impl Gateway {
         let loaded = bpf::is_loaded(&self.pins);
         let replaces = loaded && state.programs != bpf::build();
         if replaces {
-            bpf::load(&self.pins, state.settings.log)?;
+            bpf::load(&self.pins, state.settings.log, bpf::Needs::default())?;
             state.programs = bpf::build();
         }
         let bare = self.bare(&links)?;
@@ -343,7 +343,7 @@ impl Gateway {
         let links = link::list(&self.netlink)?;
         let mut state = self.state.clone();
         if settings.log != state.settings.log && bpf::is_loaded(&self.pins) {
-            bpf::load(&self.pins, settings.log)?;
+            bpf::load(&self.pins, settings.log, bpf::Needs::default())?;
             // The new program is to be attached everywhere.
             self.state.dirty = true;
         }

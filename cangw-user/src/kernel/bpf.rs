@@ -71,12 +71,35 @@ pub fn build() -> u64 {
     FixedState::default().hash_one(OBJECT)
 }
 
-/// Loads the programs and pins them with their maps; maps that are pinned already are kept. Those that not all rules need are loaded only if they were
-/// before: see [`load_step`] and [`load_driver`].
+/// Programs that not all rules need. In a virtual machine without hardware's help, the verifier looks at some of them for half a second.
+#[derive(Clone, Copy, Default)]
+pub struct Needs {
+    /// See [`attach_xdp`].
+    pub xdp: bool,
+    /// See [`load_step`].
+    pub step: bool,
+    /// See [`load_driver`].
+    pub driver: bool,
+}
+
+impl Needs {
+    /// What either needs.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            xdp: self.xdp || other.xdp,
+            step: self.step || other.step,
+            driver: self.driver || other.driver,
+        }
+    }
+}
+
+/// Loads the programs and pins them with their maps; maps that are pinned already are kept. Those that not all rules need are loaded if they are known to
+/// be needed, or were there before. What turns out to be needed later can still be loaded, but that takes longer.
 ///
 /// # Errors
 /// When the kernel refuses; the verifier's last words are in the message.
-pub fn load(pins: &Pins, debug: bool) -> Result<()> {
+pub fn load(pins: &Pins, debug: bool, needs: Needs) -> Result<()> {
     maps::create_outer(pins)?;
     words::create(pins)?;
     let mut ebpf = open(pins, debug)?;
@@ -86,9 +109,10 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
         map.pin(pins.path("AYA_LOGS"))
             .map_err(failed("pin the log buffer"))?;
     }
-    for (name, pin, place) in [STEP_PLACED, DRIVER_PLACED] {
-        if pins.path(pin).exists() {
-            pin_at(pins, &mut ebpf, (name, pin, place))?;
+    let step = needs.step || needs.driver;
+    for (needed, placed) in [(step, STEP_PLACED), (needs.driver, DRIVER_PLACED)] {
+        if needed || pins.path(placed.1).exists() {
+            pin_at(pins, &mut ebpf, placed)?;
         }
     }
     // Without probes, frames are copied as if somebody listened; `cangw probe` says why.
@@ -100,13 +124,21 @@ pub fn load(pins: &Pins, debug: bool) -> Result<()> {
     for (name, pin) in [(FRONT_PROGRAM, FRONT), (CLASSIFY, TC)] {
         pin_tc(pins, &mut ebpf, name, pin)?;
     }
-    let xdp: &mut Xdp = program(&mut ebpf, "cangw_xdp")?;
+    if needs.xdp || pins.path(XDP).exists() {
+        pin_xdp(pins, &mut ebpf)?;
+    }
+    Ok(())
+}
+
+/// Loads the XDP program, and the one that counts what its targets do not take.
+fn pin_xdp(pins: &Pins, ebpf: &mut Ebpf) -> Result<()> {
+    let xdp: &mut Xdp = program(ebpf, "cangw_xdp")?;
     xdp.load().map_err(failed("load the XDP program"))?;
     count_errors_of(pins, xdp)?;
     replace(pins, XDP, |path| {
         xdp.pin(path).map_err(failed("pin the XDP program"))
     })?;
-    let errors: &mut TracePoint = program(&mut ebpf, "cangw_redirect_err")?;
+    let errors: &mut TracePoint = program(ebpf, "cangw_redirect_err")?;
     errors
         .load()
         .map_err(failed("load the tracepoint program"))?;
@@ -314,11 +346,14 @@ fn xdp_pin(ifindex: u32) -> String {
     format!("link_xdp_{ifindex}")
 }
 
-/// Attaches the XDP program to an interface, or replaces the one that is attached without a gap.
+/// Attaches the XDP program to an interface, or replaces the one that is attached without a gap. It is loaded if it is not there.
 ///
 /// # Errors
 /// When the kernel or the device cannot.
-pub fn attach_xdp(pins: &Pins, ifindex: u32) -> Result<()> {
+pub fn attach_xdp(pins: &Pins, debug: bool, ifindex: u32) -> Result<()> {
+    if !pins.path(REDIRECT_ERR).exists() {
+        pin_xdp(pins, &mut open(pins, debug)?)?;
+    }
     attach_redirect_err(pins)?;
     attach_pinned(
         &mut xdp_program(pins)?,
