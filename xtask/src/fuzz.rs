@@ -29,7 +29,8 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     setup::compiler()?;
-    let mut command = command();
+    build()?;
+    let mut command = program();
     for target in &options.target {
         command.args(["--target", target]);
     }
@@ -41,11 +42,15 @@ pub fn run(options: &Options) -> Result<()> {
     execute(&mut command)
 }
 
-/// The fuzzer. It is built as tests are: with checks of overflows, which a release does not have.
-pub fn command() -> Command {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--package", "cangw-tests"]);
-    command.args(["--bin", "cangw-fuzz", "--", "--folder"]);
-    command.arg(target().join("fuzz"));
+/// Builds the tests of the whole workspace, and the fuzzer with them: with checks of overflows, which a release does not have. Built by itself it would need
+/// all that it depends on once more, with other features.
+pub fn build() -> Result<()> {
+    execute(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))
+}
+
+/// The fuzzer, once it is built.
+pub fn program() -> Command {
+    let mut command = Command::new(target().join("debug/cangw-fuzz"));
+    command.arg("--folder").arg(target().join("fuzz"));
     command
 }

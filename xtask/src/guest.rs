@@ -182,7 +182,14 @@ fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> 
     } else {
         command.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
     }
-    command.args(["-cpu", "max", "-m", &machine.memory.to_string()]);
+    // An emulated `rep movsb` moves a byte at a time. Without these two, the kernel moves words, and walks four levels of page tables
+    // instead of five. Where instructions are counted, all is as the processor says.
+    let processor = if machine.icount {
+        "max"
+    } else {
+        "max,erms=off,la57=off"
+    };
+    command.args(["-cpu", processor, "-m", &machine.memory.to_string()]);
     command.args([
         "-nodefaults",
         "-no-user-config",

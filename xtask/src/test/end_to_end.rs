@@ -94,12 +94,10 @@ fn names(program: &Path, options: &Options, kernel: &Kernel) -> Result<Vec<Strin
     let mut command = Command::new(program);
     command.args(["--list", "--format=terse"]);
     command.args(&options.filter);
-    for name in options.skipped(kernel.line) {
-        command.args(["--skip", name]);
-    }
     let list = capture(&mut command)?;
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    Ok(names.map(str::to_owned).collect())
+    let wanted = names.filter(|name| options.wants(name, kernel.line));
+    Ok(wanted.map(str::to_owned).collect())
 }
 
 /// What runs in the guest. What it says about the differential test is in the words of Rust's test harness.
