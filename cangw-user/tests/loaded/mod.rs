@@ -81,7 +81,11 @@ pub fn load() -> (Loaded, Pins) {
     let pins = Pins::open_in(bpffs.path(), true)
         .expect("the folder can be made")
         .expect("it was created");
-    bpf::load(&pins, false).expect("the kernel loads the programs");
+    let needs = bpf::Needs {
+        xdp: true,
+        ..Default::default()
+    };
+    bpf::load(&pins, false, needs).expect("the kernel loads the programs");
     let loaded = Loaded {
         maps: Maps::open(&pins).expect("the maps are pinned"),
         xdp: bpf::xdp_program(&pins).expect("the program is pinned"),
