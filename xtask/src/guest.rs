@@ -30,6 +30,9 @@ pub struct Machine {
     /// Add four emulated CAN controllers, can0 and can1 on one bus, can2 and can3 on another
     #[arg(long)]
     pub can_hw: bool,
+    /// Processors. Each is a thread, and what runs on several waits for all of them, so that more than the host has are slow
+    #[arg(long, value_name = "N", default_value_t = Self::default().processors, conflicts_with = "icount", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub processors: u8,
     /// Memory in megabytes
     #[arg(long, value_name = "MB", default_value_t = Self::default().memory)]
     pub memory: u32,
@@ -49,6 +52,7 @@ impl Default for Machine {
         Self {
             icount: false,
             can_hw: false,
+            processors: 2,
             memory: 1024,
             max_hops: 1,
             debugger: None,
@@ -180,7 +184,8 @@ fn qemu(machine: &Machine, kernel: &Path, folder: &Path, shares: &[PathBuf]) -> 
             "1",
         ]);
     } else {
-        command.args(["-accel", "tcg,thread=multi", "-smp", "2"]);
+        command.args(["-accel", "tcg,thread=multi", "-smp"]);
+        command.arg(machine.processors.to_string());
     }
     // An emulated `rep movsb` moves a byte at a time. Without these two, the kernel moves words, and walks four levels of page tables
     // instead of five. Where instructions are counted, all is as the processor says.

@@ -32,6 +32,7 @@ struct Packages {
 }
 
 /// An unpacked kernel.
+#[derive(Clone)]
 pub struct Kernel {
     /// To which line it belongs.
     pub line: Line,

@@ -7,14 +7,15 @@ use std::ffi::OsString;
 use std::io;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use self::end_to_end::Tests;
 use self::report::{Count, Report};
-use crate::kernel::{self, Kernel, Line};
+use crate::kernel::{self, Line};
 use crate::workspace::{cargo, forward};
 use crate::{bench, build, diff, dist, docker, fuzz, image, lint, setup};
 
-/// Guests and the like that run at the same time.
+/// Guests of one processor, and the like, that run at the same time.
 const AT_ONCE: usize = 2;
 /// Seconds for all targets of the fuzzer together.
 const FUZZ_SECONDS: u32 = 65;
@@ -108,8 +109,8 @@ impl Options {
 
 /// What is done beside something else.
 enum Work {
-    /// The end-to-end tests and the differential test, in a guest.
-    EndToEnd(Kernel),
+    /// End-to-end tests, in a guest.
+    EndToEnd(Tests),
     /// Counting the instructions that a frame costs, in a guest.
     Bench,
     /// A little fuzzing.
@@ -134,7 +135,7 @@ pub fn run(options: &Options) -> Result<u8> {
 
 /// Runs the steps; an error is one after which going on makes no sense, and is in the report already.
 fn steps(options: &Options, report: &mut Report) -> Result<()> {
-    let (mut works, mut programs) = (Vec::new(), Vec::new());
+    let mut works = Vec::new();
     if options.only != Some(Part::Guest) {
         // Formatting and style do not keep the tests from running.
         let _ = report.step("lint", || lint::run().map(|()| Count::default()));
@@ -153,6 +154,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
         report.step("build", || build::run().map(|()| Count::default()))?;
         report.step("package", || dist::package().map(|_| Count::default()))?;
         report.step("image", || image::run().map(|_| Count::default()))?;
+        let mut programs = Vec::new();
         report.step("compile end-to-end tests", || {
             programs = end_to_end::programs()?;
             Ok(Count::default())
@@ -162,6 +164,7 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
                 bench::programs().map(|()| Count::default())
             })?;
         }
+        let mut guests = Vec::new();
         report.step("kernels", || {
             setup::guest()?;
             docker::ensure()?;
@@ -173,10 +176,30 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
             }
             for line in lines {
                 let name = format!("kernel {}", line.name());
-                works.push((name, Work::EndToEnd(kernel::ensure(line)?)));
+                let kernel = kernel::ensure(line)?;
+                for race in [false, true] {
+                    let tests = Tests::find(&programs, options, &kernel, race)?;
+                    if !tests.is_empty() {
+                        guests.push((name.clone(), tests));
+                    }
+                }
+            }
+            if guests.is_empty() {
+                bail!("no end-to-end test has such a name");
             }
             Ok(Count::default())
         })?;
+        let (racing, others): (Vec<_>, Vec<_>) =
+            guests.into_iter().partition(|(_, tests)| tests.race());
+        for (name, tests) in racing {
+            let name = format!("{name}, 2 processors");
+            let _ = report.step(name, || tests.run(options.timeout));
+        }
+        works.extend(
+            others
+                .into_iter()
+                .map(|(name, tests)| (name, Work::EndToEnd(tests))),
+        );
         if options.wants_bench() {
             works.push((format!("benchmark {}", BENCH.name()), Work::Bench));
         }
@@ -184,9 +207,8 @@ fn steps(options: &Options, report: &mut Report) -> Result<()> {
     if options.only != Some(Part::Guest) && options.filter.is_none() {
         works.push(("fuzz".to_owned(), Work::Fuzz));
     }
-    // The tests of a guest stay on one processor, mostly.
     report.at_once(&works, AT_ONCE, |work| match work {
-        Work::EndToEnd(kernel) => end_to_end::run(kernel, &programs, options),
+        Work::EndToEnd(tests) => tests.run(options.timeout),
         Work::Bench => Ok(Count::of_one("instructions", bench::check(BENCH)? == 0)),
         Work::Fuzz => fuzz(),
     });

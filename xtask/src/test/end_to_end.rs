@@ -17,6 +17,19 @@ use crate::workspace::{capture, cargo, step, target};
 /// while another processor executes it: that says nothing about cangw. A crash that cangw causes comes again.
 const BOOTS: usize = 2;
 
+/// Where names begin of the tests that need two processors, because they change under load what carries frames. The others have one: two guests of one processor
+/// each get twice as much done as two of two, whose processors wait for each other, and no processor stops in code that another one changes.
+const RACES: [&str; 8] = [
+    "daemon::a_route_loses",
+    "fan_out::a_target",
+    "flood::",
+    "import::no_frame",
+    "lifecycle::twenty",
+    "listeners::a_listener",
+    "top::",
+    "topologies::a_route_loses",
+];
+
 /// The executables of the tests, as cargo reports them.
 pub fn programs() -> Result<Vec<PathBuf>> {
     let messages = capture(
@@ -45,59 +58,101 @@ pub fn programs() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Runs the tests of all executables in one guest, and the differential test. One after the other, and so are their tests: they
-/// share the guest's CAN controllers, and the modules of its kernel. After a crash of the guest, another one goes on with the
-/// test at which it happened.
-pub fn run(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<Count> {
-    let mut left = programs
-        .iter()
-        .map(|program| Ok((program.clone(), names(program, options, kernel)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let machine = Machine {
-        can_hw: true,
-        // dockerd and its containers take most of it.
-        memory: 1536,
-        timeout: options.timeout,
-        ..Machine::default()
-    };
-    let label = format!("{:<5}", kernel.line.name());
-    let mut count = Count::default();
-    let mut boot = 1;
-    loop {
-        let command = command(&left, options.wants_diff());
-        match guest::boot(kernel, &machine, &label, &command)? {
-            Ok(outcome) => {
-                count = count.and(Count::of(&outcome.stdout));
-                return Ok(count.or_failed(outcome.status == 0, true));
-            }
-            Err(death) if boot == BOOTS => bail!("{}, for the second time", death.message),
-            Err(death) => {
-                let (before, done) = Count::of_cut_off(&death.stdout);
-                count = count.and(before);
-                for (_, names) in &mut left {
-                    names.retain(|name| !done.contains(name));
+/// What runs in one guest.
+pub struct Tests {
+    kernel: Kernel,
+    /// Whether they need two processors.
+    race: bool,
+    /// Executables, with the names of their tests.
+    left: Vec<(PathBuf, Vec<String>)>,
+    diff: bool,
+}
+
+impl Tests {
+    /// Those of the executables that the options want on a kernel: the ones that need two processors, or the others and the differential test.
+    pub fn find(
+        programs: &[PathBuf],
+        options: &Options,
+        kernel: &Kernel,
+        race: bool,
+    ) -> Result<Self> {
+        let wanted = |program: &PathBuf| {
+            let mut names = names(program, options)?;
+            names.retain(|name| options.wants(name, kernel.line) && races(name) == race);
+            Ok((program.clone(), names))
+        };
+        Ok(Self {
+            kernel: kernel.clone(),
+            race,
+            left: programs.iter().map(wanted).collect::<Result<_>>()?,
+            diff: options.wants_diff() && !race,
+        })
+    }
+
+    /// Whether they need two processors.
+    pub fn race(&self) -> bool {
+        self.race
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.diff && self.left.iter().all(|(_, names)| names.is_empty())
+    }
+
+    /// Runs them, one after the other: they share the guest's CAN controllers, and the modules of its kernel. After a crash of the guest, another
+    /// one goes on with the test at which it happened.
+    pub fn run(&self, seconds: u64) -> Result<Count> {
+        let mut left = self.left.clone();
+        let machine = Machine {
+            can_hw: true,
+            processors: if self.race { 2 } else { 1 },
+            // dockerd and its containers take most of it.
+            memory: 1536,
+            timeout: seconds,
+            ..Machine::default()
+        };
+        let label = format!("{:<5}", self.kernel.line.name());
+        let mut count = Count::default();
+        let mut boot = 1;
+        loop {
+            let command = command(&left, self.diff);
+            match guest::boot(&self.kernel, &machine, &label, &command)? {
+                Ok(outcome) => {
+                    count = count.and(Count::of(&outcome.stdout));
+                    return Ok(count.or_failed(outcome.status == 0, true));
                 }
-                let first = left.iter().flat_map(|(_, names)| names).next();
-                step(format_args!(
-                    "{}\nThe emulated machine crashed in the test {}. It is booted once more, and goes on there",
-                    death.message,
-                    first.map_or(DIFF, String::as_str),
-                ));
-                boot += 1;
+                Err(death) if boot == BOOTS => bail!("{}, for the second time", death.message),
+                Err(death) => {
+                    let (before, done) = Count::of_cut_off(&death.stdout);
+                    count = count.and(before);
+                    for (_, names) in &mut left {
+                        names.retain(|name| !done.contains(name));
+                    }
+                    let first = left.iter().flat_map(|(_, names)| names).next();
+                    step(format_args!(
+                        "{}\nThe emulated machine crashed in the test {}. It is booted once more, and goes on there",
+                        death.message,
+                        first.map_or(DIFF, String::as_str),
+                    ));
+                    boot += 1;
+                }
             }
         }
     }
 }
 
-/// The tests that the options want on a kernel.
-fn names(program: &Path, options: &Options, kernel: &Kernel) -> Result<Vec<String>> {
+/// Whether a test lets several threads work on the same at the same time.
+fn races(test: &str) -> bool {
+    RACES.iter().any(|start| test.starts_with(start))
+}
+
+/// The tests of an executable, those that the filter leaves.
+fn names(program: &Path, options: &Options) -> Result<Vec<String>> {
     let mut command = Command::new(program);
     command.args(["--list", "--format=terse"]);
     command.args(&options.filter);
     let list = capture(&mut command)?;
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    let wanted = names.filter(|name| options.wants(name, kernel.line));
-    Ok(wanted.map(str::to_owned).collect())
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// What runs in the guest. What it says about the differential test is in the words of Rust's test harness.

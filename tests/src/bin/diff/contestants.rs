@@ -1,4 +1,4 @@
-//! The contestants that run in a kernel: can-gw and our gateway. Each has a thread of its own, on a processor of its own.
+//! The contestants that run in a kernel: can-gw and our gateway. Each has a thread of its own, on a processor of its own where there are two.
 
 use std::process::{Command, Stdio};
 use std::sync::mpsc;

@@ -1,5 +1,6 @@
 //! The cases, one after the other, until two contestants differ.
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -54,8 +55,10 @@ impl Seen {
 impl Contest {
     /// Both on processors of their own, which they share with others of other contests.
     fn start(options: &Options, number: usize) -> Self {
-        let can_gw = Worker::start(Cangw::CanUtils, number % 2);
-        let ours = (!options.without_ours).then(|| Worker::start(Cangw::Ours, (number + 1) % 2));
+        let processors = thread::available_parallelism().map_or(1, NonZero::get);
+        let can_gw = Worker::start(Cangw::CanUtils, number % processors);
+        let ours =
+            (!options.without_ours).then(|| Worker::start(Cangw::Ours, (number + 1) % processors));
         let mut contest = Self {
             can_gw,
             ours,
