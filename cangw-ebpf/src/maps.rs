@@ -57,7 +57,8 @@ static TICKETS: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 static PROGRAMS: ProgramArray<2> = ProgramArray::new();
 #[btf_map]
-static RULES: PerCpuArray<RuleCounters, { abi::MAX_RULES as usize }> = PerCpuArray::new();
+/// Userspace makes it as large as it has to be.
+static RULES: PerCpuArray<RuleCounters, 1> = PerCpuArray::new();
 #[btf_map]
 static REASONS: PerCpuArray<InterfaceCounters, INTERFACES> = PerCpuArray::new();
 #[unsafe(link_section = ".bss.words")]

@@ -6,13 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use cangw_tests::backlog::Backlog;
-use cangw_tests::frame::Frame;
+use cangw_tests::frame::{EFF, Frame};
 use cangw_tests::keeper::Keeper;
 use cangw_tests::kernel;
 use cangw_tests::namespace::Namespace;
 use cangw_tests::socket::CanSocket;
 use cangw_tests::sys;
-use cangw_tests::tool::{Cangw, json};
+use cangw_tests::tool::{Cangw, Listed, json, load};
 
 const ID: u32 = 0x123;
 const FRAMES: u64 = 200_000;
@@ -272,6 +272,36 @@ fn all_frames_arrive_in_order_while_rules_change() {
     let rules = Cangw::Ours.list(&namespace);
     assert_eq!(rules.len(), 1);
     assert_eq!((rules[0].handled, rules[0].dropped), (sent, 0));
+}
+
+/// There is room for the counters of 1,024 rules at first, then of 4,096, and of 16,384; the programs are new each time.
+#[test]
+fn all_frames_arrive_in_order_while_rules_outgrow_their_room() {
+    let _keeper = Keeper::begin();
+    for engine in ["tc", "xdp"] {
+        let namespace = gateway();
+        let flow = format!("-s x0 -d x1 -f 123:7FF --exclusive --engine {engine}");
+        Cangw::Ours.must(&namespace, &format!("rule add {flow}"));
+        let mut others = 0;
+        let sent = flood_beside(&namespace, || {
+            for more in [1500, 3000] {
+                // On another interface, so that the engine stays.
+                let rules = (others..others + more)
+                    .map(|n| format!("-s x2 -d x1 -f {:X}:9FFFFFFF\n", EFF | n));
+                load(&namespace, &rules.collect::<String>());
+                others += more;
+            }
+        });
+        let receiver = CanSocket::open(&namespace, "x1p");
+        let last = Frame::classic(EFF | (others - 1), &[1, 2, 3]);
+        CanSocket::open(&namespace, "x2p").deaf().send(&last);
+        assert_eq!(receiver.receive(), last);
+        let rules = Cangw::Ours.list(&namespace);
+        assert_eq!(rules.len(), 1 + others as usize);
+        let handled = |rule: &Listed| (rule.handled, rule.dropped);
+        assert_eq!(rules.last().map(handled), Some((sent, 0)), "{engine}");
+        assert_eq!(rules.first().map(handled), Some((1, 0)), "{engine}");
+    }
 }
 
 /// An interface that has rules and becomes the target of one with `-e` needs another qdisc; the kernel has no way to replace it without a gap.

@@ -17,6 +17,7 @@ use crate::kernel::filter::{self, Qdisc};
 use crate::kernel::link::{self, Link};
 use crate::kernel::listeners;
 use crate::kernel::maps::Maps;
+use crate::kernel::rule_counts;
 use crate::kernel::words::Words;
 use crate::options::{Action, Policy};
 use crate::rule::Engine;
@@ -55,8 +56,14 @@ impl Gateway {
         release: Release<'_>,
     ) -> Result<()> {
         resolve(state, links);
+        let slots = state.rules.iter().map(|e| e.slot + 1).max().unwrap_or(0);
+        let loaded = bpf::is_loaded(&self.pins);
+        let grows = loaded && !rule_counts::has_room(&self.pins, slots)?;
+        // New programs are to be attached everywhere.
+        let all = all || grows;
         let jobs = self.jobs(state, links, all)?;
-        if state.needs_programs() && !bpf::is_loaded(&self.pins) {
+        if grows || state.needs_programs() && !loaded {
+            rule_counts::make_room(&self.pins, slots)?;
             let needs = jobs
                 .iter()
                 .map(Job::needs)

@@ -16,7 +16,7 @@ use super::btf::Btf;
 use super::listeners::{self, Known};
 use super::maps;
 use super::pins::Pins;
-use super::words;
+use super::{rule_counts, words};
 use crate::error::{Error, Result};
 
 /// The programs, built by the build script.
@@ -101,6 +101,7 @@ impl Needs {
 /// When the kernel refuses; the verifier's last words are in the message.
 pub fn load(pins: &Pins, debug: bool, needs: Needs) -> Result<()> {
     maps::create_outer(pins)?;
+    rule_counts::make_room(pins, 0)?;
     words::create(pins)?;
     let mut ebpf = open(pins, debug)?;
     if fs::exists(pins.path("AYA_LOGS")).is_ok_and(|pinned| !pinned)
@@ -120,12 +121,12 @@ pub fn load(pins: &Pins, debug: bool, needs: Needs) -> Result<()> {
     for name in [FRONT_PROGRAM, CLASSIFY] {
         load_tc(&mut ebpf, name, None)?;
     }
+    if needs.xdp || pins.path(XDP).exists() {
+        pin_xdp(pins, &mut ebpf)?;
+    }
     // The main program last: where it is, all are.
     for (name, pin) in [(FRONT_PROGRAM, FRONT), (CLASSIFY, TC)] {
         pin_tc(pins, &mut ebpf, name, pin)?;
-    }
-    if needs.xdp || pins.path(XDP).exists() {
-        pin_xdp(pins, &mut ebpf)?;
     }
     Ok(())
 }
@@ -331,6 +332,16 @@ impl TcProgram {
     pub fn fd(&self) -> Result<i32> {
         let fd = self.0.fd().map_err(failed("use the tc program"))?;
         Ok(fd.as_fd().as_raw_fd())
+    }
+
+    /// Whether it uses a map, given by its number.
+    ///
+    /// # Errors
+    /// Never for a program that was opened.
+    pub fn uses(&self, map: u32) -> Result<bool> {
+        let info = self.0.info().map_err(failed("use the tc program"))?;
+        let maps = info.map_ids().map_err(failed("use the tc program"))?;
+        Ok(maps.is_some_and(|maps| maps.contains(&map)))
     }
 
     /// Its number in the kernel.

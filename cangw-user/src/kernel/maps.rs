@@ -10,13 +10,14 @@ use aya::maps::{ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, 
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_RINGBUF};
 use cangw_common::abi::{
-    self, BucketKey, Cell, CrossChunk, FanCounters, Guard, Halves, InterfaceCounters, RuleCounters,
-    Tables, WatchKey, Watched, XlTables,
+    self, BucketKey, Cell, CrossChunk, FanCounters, Guard, Halves, InterfaceCounters, Tables,
+    WatchKey, Watched, XlTables,
 };
 use cangw_common::edit::Edit;
 
 use super::bpf::{failed, replace};
 use super::pins::Pins;
+use super::rule_counts::RuleCounts;
 use super::syscall;
 use super::table::{self, MMAPABLE, array, bytes};
 use crate::compile::Compiled;
@@ -49,25 +50,10 @@ pub struct Maps {
     guards: HashMap<MapData, u32, Guard>,
     buckets: HashMap<MapData, BucketKey, u64>,
     watched: HashMap<MapData, WatchKey, Watched>,
-    rules: PerCpuArray<MapData, RuleCounters>,
-    rules_fd: MapData,
+    rules: RuleCounts,
     reasons: PerCpuArray<MapData, InterfaceCounters>,
     fan_targets: ArrayOfMaps<MapData, DevMap<MapData>>,
     fan_counts: PerCpuArray<MapData, FanCounters>,
-}
-
-fn add(sum: RuleCounters, value: &RuleCounters) -> RuleCounters {
-    RuleCounters {
-        sent: sum.sent + value.sent,
-        refused: sum.refused + value.refused,
-        hop_limit: sum.hop_limit + value.hop_limit,
-        mtu: sum.mtu + value.mtu,
-        origin: sum.origin + value.origin,
-        too_long: sum.too_long + value.too_long,
-        by_rule: sum.by_rule + value.by_rule,
-        waiting: sum.waiting + value.waiting,
-        bytes: sum.bytes + value.bytes,
-    }
 }
 
 /// `struct bpf_devmap_val`
@@ -209,8 +195,7 @@ impl Maps {
             guards: open(pins, "GUARDS")?,
             buckets: open(pins, "BUCKETS")?,
             watched: open(pins, "WATCHED")?,
-            rules: open(pins, "RULES")?,
-            rules_fd: open_data(pins, "RULES")?,
+            rules: RuleCounts::open(pins)?,
             reasons: open(pins, "REASONS")?,
             fan_targets: open(pins, "FAN_TARGETS")?,
             fan_counts: open(pins, "FAN_COUNTS")?,
@@ -288,22 +273,10 @@ impl Maps {
             .map_err(|e| Error::io("remove the tables of an interface", e))
     }
 
-    /// Counters of the rules with slots below `slots`, summed over the CPUs.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn rules(&self, slots: u32) -> Result<Vec<RuleCounters>> {
-        if slots == 0 {
-            return Ok(Vec::new());
-        }
-        let cpus = nr_cpus().map_err(|(what, e)| Error::io(what, e))?;
-        let values: Vec<RuleCounters> =
-            syscall::lookup_batch(self.rules_fd.fd().as_fd(), slots as usize, cpus)
-                .map_err(|e| Error::io("read the rules' counters", e))?;
-        Ok(values
-            .chunks(cpus)
-            .map(|values| values.iter().fold(RuleCounters::default(), add))
-            .collect())
+    /// The counters of rules.
+    #[must_use]
+    pub fn rules(&self) -> &RuleCounts {
+        &self.rules
     }
 
     /// Prepares the fan-out of an interface, for its auxiliary tables that are not in use.
@@ -351,11 +324,9 @@ impl Maps {
     /// Sets the counters of a rule to zero.
     ///
     /// # Errors
-    /// When the map cannot be written.
+    /// As [`RuleCounts::reset`].
     pub fn reset_rule(&mut self, slot: u32) -> Result<()> {
-        self.rules
-            .set(slot, zeroes()?, 0)
-            .map_err(failed("reset a rule's counters"))
+        self.rules.reset(slot)
     }
 
     /// Adds the guard of a rule; one that is there keeps its state.
@@ -477,7 +448,7 @@ fn keys<K: aya::Pod, V: aya::Pod>(
         .map_err(failed("read the keys of a map"))
 }
 
-fn zeroes<T: aya::Pod + Default>() -> Result<PerCpuValues<T>> {
+pub(super) fn zeroes<T: aya::Pod + Default>() -> Result<PerCpuValues<T>> {
     let cpus = nr_cpus().map_err(|(what, e)| Error::io(what, e))?;
     PerCpuValues::try_from(vec![T::default(); cpus]).map_err(|e| Error::io("count the CPUs", e))
 }

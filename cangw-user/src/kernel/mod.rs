@@ -18,6 +18,7 @@ pub mod neighbours;
 pub mod netlink;
 pub mod netns;
 pub mod pins;
+pub mod rule_counts;
 pub mod sockets;
 pub mod syscall;
 pub(crate) mod table;
