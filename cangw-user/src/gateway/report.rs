@@ -155,7 +155,7 @@ impl Gateway {
         }
         let slots = self.state.rules.iter().map(|e| e.slot + 1).max();
         let all_counters = match &maps {
-            Some(maps) => maps.rules().sums(slots.unwrap_or(0))?,
+            Some(maps) => maps.rules(slots.unwrap_or(0))?,
             None => Vec::new(),
         };
         let mut rules = Vec::with_capacity(self.state.rules.len());

@@ -10,8 +10,8 @@ use aya::maps::{ArrayOfMaps, DevMap, HashMap, Map, MapData, MapFd, PerCpuArray, 
 use aya::util::nr_cpus;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_RINGBUF};
 use cangw_common::abi::{
-    self, BucketKey, Cell, CrossChunk, FanCounters, Guard, Halves, InterfaceCounters, Tables,
-    WatchKey, Watched, XlTables,
+    self, BucketKey, Cell, CrossChunk, FanCounters, Guard, Halves, InterfaceCounters, RuleCounters,
+    Tables, WatchKey, Watched, XlTables,
 };
 use cangw_common::edit::Edit;
 
@@ -273,10 +273,12 @@ impl Maps {
             .map_err(|e| Error::io("remove the tables of an interface", e))
     }
 
-    /// The counters of rules.
-    #[must_use]
-    pub fn rules(&self) -> &RuleCounts {
-        &self.rules
+    /// Counters of the rules with slots below `slots`, summed over the CPUs.
+    ///
+    /// # Errors
+    /// As [`RuleCounts::sums`].
+    pub fn rules(&self, slots: u32) -> Result<Vec<RuleCounters>> {
+        self.rules.sums(slots)
     }
 
     /// Prepares the fan-out of an interface, for its auxiliary tables that are not in use.
