@@ -92,5 +92,11 @@ pub const NO_GATEWAY: &str = "no gateway";
 /// The name of can-gw.
 pub const CAN_GW: &str = "can-gw";
 
+/// Whether a gateway is one of ours, whose cost a check compares; the kernel's are not ours to make faster or slower.
+#[must_use]
+pub fn is_ours(gateway: &str) -> bool {
+    gateway.starts_with("cangw")
+}
+
 /// The file: kernels by their line.
 pub type Results = BTreeMap<String, OfKernel>;

@@ -301,7 +301,21 @@ fn all_frames_arrive_in_order_while_rules_outgrow_their_room() {
         let handled = |rule: &Listed| (rule.handled, rule.dropped);
         assert_eq!(rules.last().map(handled), Some((sent, 0)), "{engine}");
         assert_eq!(rules.first().map(handled), Some((1, 0)), "{engine}");
+        assert_eq!(former_maps(), ["RULES_1024", "RULES_4096"]);
+        Cangw::Ours.must(&namespace, "-F");
+        assert!(former_maps().is_empty(), "{:?}", former_maps());
     }
+}
+
+/// Pins of all maps of counters that were too small.
+fn former_maps() -> Vec<String> {
+    let gateways = fs::read_dir("/sys/fs/bpf/cangw").expect("the keeper's is there");
+    let pins = gateways.flat_map(|gateway| fs::read_dir(gateway.expect("a folder").path()));
+    let names = pins.flatten().map(|pin| pin.expect("a pin").file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.retain(|name| name.starts_with("RULES_"));
+    names.sort();
+    names
 }
 
 /// An interface that has rules and becomes the target of one with `-e` needs another qdisc; the kernel has no way to replace it without a gap.

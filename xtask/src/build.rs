@@ -18,3 +18,9 @@ pub fn run() -> Result<()> {
     }
     Ok(())
 }
+
+/// Builds the tests of the whole workspace and the fuzzer, with checks of overflows, which a release does not have. One package by itself would need
+/// all that it depends on once more, with other features.
+pub fn tests() -> Result<()> {
+    execute(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))
+}

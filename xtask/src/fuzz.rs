@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::setup;
-use crate::workspace::{cargo, execute, target};
+use crate::workspace::{execute, target};
+use crate::{build, setup};
 
 /// Fuzz the parsers and codecs: options, rule files, netlink messages, frames.
 ///
@@ -29,7 +29,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     setup::compiler()?;
-    build()?;
+    build::tests()?;
     let mut command = program();
     for target in &options.target {
         command.args(["--target", target]);
@@ -42,13 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
     execute(&mut command)
 }
 
-/// Builds the tests of the whole workspace, and the fuzzer with them: with checks of overflows, which a release does not have. Built by itself it would need
-/// all that it depends on once more, with other features.
-pub fn build() -> Result<()> {
-    execute(cargo().args(["test", "--quiet", "--workspace", "--no-run"]))
-}
-
-/// The fuzzer, once it is built.
+/// The fuzzer, once the tests are built.
 pub fn program() -> Command {
     let mut command = Command::new(target().join("debug/cangw-fuzz"));
     command.arg("--folder").arg(target().join("fuzz"));

@@ -63,11 +63,11 @@ impl Gateway {
         let all = all || grows;
         let jobs = self.jobs(state, links, all)?;
         if grows || state.needs_programs() && !loaded {
-            rule_counts::make_room(&self.pins, slots)?;
-            let needs = jobs
-                .iter()
-                .map(Job::needs)
-                .fold(Needs::default(), Needs::and);
+            let room = Needs {
+                slots,
+                ..Needs::default()
+            };
+            let needs = jobs.iter().map(Job::needs).fold(room, Needs::and);
             bpf::load(&self.pins, state.settings.log, needs)?;
             state.programs = bpf::build();
         }

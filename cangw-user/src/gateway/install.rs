@@ -40,6 +40,7 @@ impl Job {
             xdp: self.engine == Engine::Xdp,
             step: self.compiled.lists.iter().any(steps),
             driver: self.has_prefix(),
+            ..Needs::default()
         }
     }
 

@@ -71,9 +71,11 @@ pub fn build() -> u64 {
     FixedState::default().hash_one(OBJECT)
 }
 
-/// Programs that not all rules need. In a virtual machine without hardware's help, the verifier looks at some of them for half a second.
+/// What not all rules need: programs, at which the verifier looks for long, and room.
 #[derive(Clone, Copy, Default)]
 pub struct Needs {
+    /// Slots of rules that are counted: the highest, and one more.
+    pub slots: u32,
     /// See [`attach_xdp`].
     pub xdp: bool,
     /// See [`load_step`].
@@ -85,8 +87,9 @@ pub struct Needs {
 impl Needs {
     /// What either needs.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub fn and(self, other: Self) -> Self {
         Self {
+            slots: self.slots.max(other.slots),
             xdp: self.xdp || other.xdp,
             step: self.step || other.step,
             driver: self.driver || other.driver,
@@ -101,7 +104,7 @@ impl Needs {
 /// When the kernel refuses; the verifier's last words are in the message.
 pub fn load(pins: &Pins, debug: bool, needs: Needs) -> Result<()> {
     maps::create_outer(pins)?;
-    rule_counts::make_room(pins, 0)?;
+    rule_counts::make_room(pins, needs.slots)?;
     words::create(pins)?;
     let mut ebpf = open(pins, debug)?;
     if fs::exists(pins.path("AYA_LOGS")).is_ok_and(|pinned| !pinned)
@@ -334,14 +337,14 @@ impl TcProgram {
         Ok(fd.as_fd().as_raw_fd())
     }
 
-    /// Whether it uses a map, given by its number.
+    /// The numbers of its maps in the kernel.
     ///
     /// # Errors
     /// Never for a program that was opened.
-    pub fn uses(&self, map: u32) -> Result<bool> {
+    pub fn maps(&self) -> Result<Vec<u32>> {
         let info = self.0.info().map_err(failed("use the tc program"))?;
         let maps = info.map_ids().map_err(failed("use the tc program"))?;
-        Ok(maps.is_some_and(|maps| maps.contains(&map)))
+        Ok(maps.unwrap_or_default())
     }
 
     /// Its number in the kernel.

@@ -3,7 +3,6 @@
 //! A map cannot grow: a larger one takes its place, for which the programs are loaded anew. The one before stays pinned, so that nothing that was counted
 //! there is lost, nor what programs still count there until the last of them is replaced. A rule's counters are the sums of all maps.
 
-use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Map, MapData, PerCpuArray};
@@ -29,6 +28,8 @@ struct Counts {
     values: PerCpuArray<MapData, RuleCounters>,
     /// The same map, for what aya's type cannot.
     map: MapData,
+    /// Its number in the kernel.
+    id: u32,
     room: u32,
 }
 
@@ -38,15 +39,14 @@ impl RuleCounts {
     /// # Errors
     /// When the one in use is missing.
     pub fn open(pins: &Pins) -> Result<Self> {
-        let (current, first) = Counts::open(pins, CURRENT)?;
+        let current = Counts::open(pins, CURRENT)?;
         let mut all = vec![current];
-        let mut known = HashSet::from([first]);
         for room in ROOMS {
             let name = former(room);
             if pins.path(&name).exists() {
-                let (counts, id) = Counts::open(pins, &name)?;
+                let counts = Counts::open(pins, &name)?;
                 // It has both names when somebody was killed before there was a larger one.
-                if known.insert(id) {
+                if all.iter().all(|known| known.id != counts.id) {
                     all.push(counts);
                 }
             }
@@ -92,8 +92,7 @@ impl RuleCounts {
 }
 
 impl Counts {
-    /// Opens one; with its number in the kernel.
-    fn open(pins: &Pins, name: &str) -> Result<(Self, u32)> {
+    fn open(pins: &Pins, name: &str) -> Result<Self> {
         let map = open_data(pins, name)?;
         let info = map
             .info()
@@ -101,27 +100,34 @@ impl Counts {
         let (id, room) = (info.id(), info.max_entries());
         let values = Map::from_map_data(open_data(pins, name)?).and_then(PerCpuArray::try_from);
         let values = values.map_err(failed(format!("open the map {name}")))?;
-        Ok((Self { values, map, room }, id))
+        Ok(Self {
+            values,
+            map,
+            id,
+            room,
+        })
     }
 }
 
-/// Whether the pinned programs count rules with slots below `slots`.
+/// Whether the pinned programs count rules with slots below `slots`. They can use a map before the current one: when they could not be loaded anew, or
+/// somebody was killed who was about to.
 ///
 /// # Errors
-/// When they or their map cannot be looked at.
+/// When they or their maps cannot be looked at.
 pub fn has_room(pins: &Pins, slots: u32) -> Result<bool> {
-    let (current, id) = Counts::open(pins, CURRENT)?;
-    // Somebody can have been killed after the map was made, before there were programs for it.
-    Ok(slots <= current.room && TcProgram::open(pins)?.uses(id)?)
+    let used = TcProgram::open(pins)?.maps()?;
+    let all = RuleCounts::open(pins)?.0;
+    let serves = |counts: &Counts| slots <= counts.room && used.contains(&counts.id);
+    Ok(all.iter().any(serves))
 }
 
 /// Makes room for rules with slots below `slots`, for programs that are then to be loaded.
 ///
 /// # Errors
 /// When memory is short; what is there stays.
-pub fn make_room(pins: &Pins, slots: u32) -> Result<()> {
+pub(super) fn make_room(pins: &Pins, slots: u32) -> Result<()> {
     if pins.path(CURRENT).exists() {
-        let (current, _) = Counts::open(pins, CURRENT)?;
+        let current = Counts::open(pins, CURRENT)?;
         if slots <= current.room {
             return Ok(());
         }

@@ -9,7 +9,6 @@ use cangw::compile::{Compiled, Input, Interface, States, compile};
 use cangw::kernel::bpf;
 use cangw::kernel::maps::Maps;
 use cangw::kernel::pins::Pins;
-use cangw::kernel::rule_counts;
 use cangw_common::abi::{self, VIRTUAL, XDP_REDIRECT};
 use cangw_common::frame::FrameType;
 
@@ -84,9 +83,9 @@ pub fn load() -> (Loaded, Pins) {
         .expect("it was created");
     let needs = bpf::Needs {
         xdp: true,
+        slots: abi::MAX_RULES,
         ..Default::default()
     };
-    rule_counts::make_room(&pins, abi::MAX_RULES).expect("the kernel has memory");
     bpf::load(&pins, false, needs).expect("the kernel loads the programs");
     let loaded = Loaded {
         maps: Maps::open(&pins).expect("the maps are pinned"),

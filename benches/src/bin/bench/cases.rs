@@ -43,13 +43,6 @@ impl Gateway {
             Self::LimitedBus => "cangw bus with limits",
         }
     }
-
-    pub const fn is_ours(self) -> bool {
-        !matches!(
-            self,
-            Self::None | Self::Kernel | Self::Forwarder | Self::CanGw
-        )
-    }
 }
 
 /// What the rules ask of identifiers. The last rule matches the frame, no other does.

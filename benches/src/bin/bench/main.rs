@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use cangw_benches::{Measured, View};
+use cangw_benches::{Measured, View, is_ours};
 use cangw_tests::backlog::Backlog;
 use cangw_tests::sys;
 use clap::Parser;
@@ -41,7 +41,7 @@ impl Options {
             return false;
         }
         let named = |filter: &String| case.gateway == Gateway::None || case.name().contains(filter);
-        let checked = case.gateway == Gateway::None || case.gateway.is_ours() && case.quick;
+        let checked = case.gateway == Gateway::None || is_ours(case.gateway.name()) && case.quick;
         (checked || !self.quick) && self.filter.as_ref().is_none_or(named)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cangw_benches::{NO_GATEWAY, OfKernel};
+use cangw_benches::{NO_GATEWAY, OfKernel, is_ours};
 
 /// What measurements repeat to, and some room: beyond it a change is one.
 const TOLERANCE: f64 = 0.03;
@@ -12,8 +12,7 @@ pub fn compare(known: &OfKernel, now: &OfKernel) -> ExitCode {
     let mut worse = 0;
     let mut compared = 0;
     for measured in &now.counted {
-        // can-gw and the kernel's own path are not ours to make faster or slower.
-        if !measured.gateway.starts_with("cangw") {
+        if !is_ours(&measured.gateway) {
             continue;
         }
         let before = known.counted.iter().find(|m| m.name == measured.name);
